@@ -1,0 +1,5 @@
+"""`python -m authserver`."""
+
+from authserver.cli import main
+
+main()

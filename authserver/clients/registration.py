@@ -1,0 +1,105 @@
+"""Clients come and go: made, given a new secret, switched off, deleted."""
+
+import re
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from authserver import opaque
+from authserver.clients.authentication import SECRET_PREFIX, Clients
+from authserver.clients.models import Client
+from authserver.errors import Fault, InvalidInput
+from authserver.text import is_clean
+
+DEFAULT_SCOPES = ("openid", "profile", "email")
+_SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")  # scope-token of RFC 6749 §3.3
+_MAX_SCOPE_CHARACTERS = 1000
+
+
+@dataclass(frozen=True)
+class NewClient:
+    """What somebody asks for."""
+
+    name: str
+    grants: Sequence[str] = ()
+    scopes: Sequence[str] = DEFAULT_SCOPES
+    redirect_uris: Sequence[str] = ()
+    audience: Sequence[str] = ()
+    is_public: bool = False
+    may_introspect: bool = False
+    client_id: str | None = None
+    """Made by the server unless given."""
+
+
+def create(tx: AsyncSession, clients: Clients, new: NewClient, known_grants: Sequence[str]) -> tuple[Client, str | None]:
+    """Add a client; return it and its secret, which nobody can read again. InvalidInput names what is wrong."""
+    faults = [*_faults(new, known_grants)]
+    if faults:
+        raise InvalidInput(faults)
+    secret = None if new.is_public else opaque.random_text(SECRET_PREFIX)
+    client = Client(
+        id=new.client_id or secrets.token_hex(16),
+        name=new.name,
+        secret_hash=secret and clients.hash_secret(secret),
+        grants=_once(new.grants),
+        scopes=_once(new.scopes),
+        audience=_once(new.audience),
+        redirect_uris=_once(new.redirect_uris),
+        may_introspect=new.may_introspect,
+    )
+    tx.add(client)
+    return client, secret
+
+
+async def rotate_secret(tx: AsyncSession, clients: Clients, client: Client) -> str:
+    """Give a confidential client a new secret, in place of the old one; return it."""
+    if client.is_public:
+        raise InvalidInput([Fault("/client_id", "A public client has no secret.")])
+    secret = opaque.random_text(SECRET_PREFIX)
+    client.secret_hash = clients.hash_secret(secret)
+    tx.add(client)
+    return secret
+
+
+async def list_all(tx: AsyncSession) -> Sequence[Client]:
+    """Return all clients by name."""
+    return (await tx.scalars(select(Client).order_by(Client.name, Client.id))).all()
+
+
+def _faults(new: NewClient, known_grants: Sequence[str]) -> list[Fault]:
+    faults = []
+    if not 1 <= len(new.name) <= 100 or not is_clean(new.name):
+        faults.append(Fault("/name", "A name has 1 to 100 characters, no control characters."))
+    if new.client_id is not None and not re.fullmatch(r"[A-Za-z0-9._~-]{1,64}", new.client_id):
+        faults.append(Fault("/client_id", "A client_id has 1 to 64 letters, digits and . _ ~ -"))
+    for grant in new.grants:
+        if grant not in known_grants:
+            faults.append(Fault("/grants", f"There is no grant of that name; there are {', '.join(known_grants)}."))
+    if not new.scopes or len(" ".join(new.scopes)) > _MAX_SCOPE_CHARACTERS:
+        faults.append(Fault("/scopes", f"One scope at least, {_MAX_SCOPE_CHARACTERS} characters at most in all."))
+    if not all(_SCOPE.fullmatch(scope) for scope in new.scopes):
+        faults.append(Fault("/scopes", "A scope has no spaces, quotes or backslashes, only ASCII (RFC 6749 §3.3)."))
+    if not all(audience and is_clean(audience) and len(audience) <= 255 for audience in new.audience):
+        faults.append(Fault("/audience", "An audience has 1 to 255 characters, no control characters."))
+    if not all(_is_redirect_uri(uri) for uri in new.redirect_uris):
+        faults.append(Fault("/redirect_uris", "A redirect URI is absolute and has no fragment (RFC 6749 §3.1.2)."))
+    if new.is_public and new.may_introspect:
+        faults.append(Fault("/introspect", "Only a client with a secret can introspect."))
+    return faults
+
+
+def _is_redirect_uri(uri: str) -> bool:
+    try:
+        parts = urlsplit(uri)
+    except ValueError:
+        return False
+    is_http = parts.scheme in ("http", "https")
+    return bool(parts.scheme) and "#" not in uri and (not is_http or bool(parts.hostname)) and uri.isascii()
+
+
+def _once(values: Sequence[str]) -> list[str]:
+    return list(dict.fromkeys(values))

@@ -1,0 +1,44 @@
+"""The first step of every OAuth endpoint: read the form, and know which client asks."""
+
+from dataclasses import dataclass
+
+from starlette.requests import Request
+
+from authserver.clients.models import Client
+from authserver.oauth import errors
+from authserver.oauth.errors import Refusal
+from authserver.oauth.request import Form, challenged, read_credentials, read_form
+from authserver.observability import requests
+from authserver.services import Services
+from authserver.throttle import CLIENT_SECRETS, address_key
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A well-formed request of a client that is who it says it is."""
+
+    client: Client
+    form: Form
+    ip: str | None
+    user_agent: str | None
+
+
+async def asked(request: Request, services: Services, *, briefly_cached: bool = False) -> Asked | Refusal:
+    """Return who asks for what, or the refusal; TooManyAttempts instead of a refusal for one who guesses secrets."""
+    form = await read_form(request)
+    if isinstance(form, Refusal):
+        return form
+    credentials = read_credentials(request, form)
+    if isinstance(credentials, Refusal):
+        return credentials
+    requests.note(client_id=credentials.client_id)
+    ip = request.client.host if request.client else None
+    client = await services.clients.authenticate(credentials, briefly_cached=briefly_cached)
+    if client is None:
+        # Only wrong secrets are held back: a right one has 256 bits and needs no protection from a neighbour's guesses.
+        guesser = f"{credentials.client_id[:64]}@{address_key(ip)}"
+        await services.throttle.check(CLIENT_SECRETS, guesser)
+        await services.throttle.count(CLIENT_SECRETS, guesser)
+        refusal = errors.INVALID_CLIENT.because("unknown client, wrong secret, or switched off")
+        return challenged(refusal) if "authorization" in request.headers else refusal
+    return Asked(client, form, ip, request.headers.get("user-agent"))

@@ -1,0 +1,48 @@
+"""Resource owner password credentials (RFC 6749 §4.3): fenced in as docs/standards.md says, opt-in for each client."""
+
+from starlette.responses import Response
+
+from authserver.oauth import errors, scopes
+from authserver.oauth.client import Asked
+from authserver.oauth.errors import Refusal
+from authserver.oauth.issue import token_response
+from authserver.services import Services
+from authserver.users import authentication
+
+
+async def password(services: Services, asked: Asked) -> Response | Refusal:
+    """Authenticate the user, begin a session, answer with its tokens.
+
+    Wrong password, nobody by that name, disabled: one and the same refusal in the same time. Raises TooManyAttempts
+    before anything is hashed, Busy when too many hashes wait.
+    """
+    client, form = asked.client, asked.form
+    for parameter in ("username", "password"):
+        if parameter not in form:
+            return errors.missing(parameter)
+    scope = scopes.granted(form.get("scope"), client.scopes)
+    if scope is None:
+        return errors.INVALID_SCOPE
+
+    verified = await authentication.verify_password(
+        services.db, services.hasher, services.throttle, services.settings,
+        identifier=form["username"], password=form["password"], ip=asked.ip, client_id=client.id,
+    )  # fmt: skip
+    if verified is None:
+        return errors.INVALID_GRANT_PASSWORD
+
+    async with services.db.write() as tx:
+        if not await authentication.admit(tx, verified):
+            return errors.INVALID_GRANT_PASSWORD.because("the account changed while the password was verified")
+        sign_in = await services.sessions.start(
+            tx,
+            user_id=verified.user_id,
+            username=verified.username,
+            client_id=client.id,
+            grant="password",
+            scope=scope,
+            refreshable="refresh_token" in client.grants,
+            ip=asked.ip,
+            user_agent=asked.user_agent,
+        )
+    return token_response(services, client, sign_in, scope)

@@ -1,0 +1,104 @@
+"""Reading an OAuth request: a bounded form, each parameter once, and what the client offers as proof."""
+
+import asyncio
+import base64
+import binascii
+from urllib.parse import parse_qsl, unquote_plus
+
+from starlette.requests import ClientDisconnect, Request
+
+from authserver.clients.authentication import Credentials
+from authserver.oauth import errors
+from authserver.oauth.errors import Refusal
+from authserver.text import is_clean
+
+MAX_BYTES = 16 * 1024
+MAX_FIELDS = 100
+READ_SECONDS = 10
+"""A body that has not come by then does not come."""
+_FORM = "application/x-www-form-urlencoded"
+_CHALLENGE = {"WWW-Authenticate": 'Basic realm="authserver", charset="UTF-8"'}
+
+Form = dict[str, str]
+
+
+async def read_form(request: Request) -> Form | Refusal:
+    """Return the parameters, empty ones left out (RFC 6749 §3.2), or why the request is not read."""
+    if request.headers.get("content-type", "").split(";")[0].strip().lower() != _FORM:
+        return errors.NOT_A_FORM
+    try:
+        async with asyncio.timeout(READ_SECONDS):
+            body = await _read_bounded(request)
+    except TimeoutError:
+        return errors.TOO_SLOW
+    except ClientDisconnect:
+        return errors.MALFORMED.because("the client went away")
+    if body is None:
+        return errors.TOO_LARGE
+    return parse_form(body)
+
+
+def parse_form(body: bytes) -> Form | Refusal:
+    """Return the parameters of a body of at most `MAX_BYTES`."""
+    try:
+        pairs = parse_qsl(
+            body.decode(), keep_blank_values=True, max_num_fields=MAX_FIELDS, encoding="utf-8", errors="strict"
+        )
+    except ValueError:  # not UTF-8, or too many fields
+        return errors.MALFORMED
+    form = dict(pairs)
+    if len(form) != len(pairs):
+        return errors.REPEATED
+    if not all(is_clean(value) for value in form.values()):
+        return errors.MALFORMED
+    return {name: value for name, value in form.items() if value}
+
+
+def read_credentials(request: Request, form: Form) -> Credentials | Refusal:
+    """Return how the client proves itself: Basic, in the body, or not at all (RFC 6749 §2.3.1)."""
+    headers = request.headers.getlist("authorization")
+    client_id, secret = form.get("client_id"), form.get("client_secret")
+    if not headers:
+        if client_id is None:
+            return errors.INVALID_CLIENT.because("no client authentication")
+        return Credentials(client_id, secret, "none" if secret is None else "client_secret_post")
+    if len(headers) > 1 or secret is not None:
+        return errors.TWO_METHODS
+    basic = _parse_basic(headers[0])
+    if basic is None:
+        return challenged(errors.INVALID_CLIENT.because("the Authorization header is not Basic, or malformed"))
+    if client_id is not None and client_id != basic[0]:
+        return errors.TWO_METHODS.because("client_id differs from the header's")
+    # Swagger UI and oidc-agent send a public client as Basic with an empty password: that is no proof, so no method.
+    return Credentials(basic[0], basic[1] or None, "client_secret_basic" if basic[1] else "none")
+
+
+def challenged(refusal: Refusal) -> Refusal:
+    """Return the refusal for a client that used the Authorization header (RFC 6749 §5.2)."""
+    return Refusal(refusal.error, refusal.description, refusal.status, _CHALLENGE, refusal.reason)
+
+
+async def _read_bounded(request: Request) -> bytes | None:
+    """Return the body, or None as soon as it is larger than `MAX_BYTES`."""
+    announced = request.headers.get("content-length", "")
+    if announced.isascii() and announced.isdigit() and int(announced) > MAX_BYTES:
+        return None
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_BYTES:
+            return None
+    return body
+
+
+def _parse_basic(header: str) -> tuple[str, str] | None:
+    """Return client_id and secret, each form-decoded (RFC 6749 §2.3.1, appendix B), or None."""
+    scheme, _, encoded = header.partition(" ")
+    if scheme.lower() != "basic":
+        return None
+    try:
+        client_id, colon, secret = base64.b64decode(encoded.strip(), validate=True).decode().partition(":")
+        decoded = unquote_plus(client_id, errors="strict"), unquote_plus(secret, errors="strict")
+    except (binascii.Error, UnicodeError, ValueError):
+        return None
+    return decoded if colon and decoded[0] and all(is_clean(part) for part in decoded) else None

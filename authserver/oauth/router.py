@@ -1,0 +1,98 @@
+"""The addresses of the OAuth endpoints, with what /openapi.json tells about them.
+
+The handlers read the raw request (FastAPI's form parameters answer 422, accept repeated fields and cost 200 µs), so
+their forms are described here by hand; tests/test_openapi.py holds the description against the behaviour.
+"""
+
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+from fastapi import APIRouter
+from fastapi.routing import APIRoute
+from starlette.requests import Request
+from starlette.responses import Response
+
+from authserver.errors import Busy, StoreUnavailable, TooManyAttempts
+from authserver.oauth.discovery import discovery
+from authserver.oauth.errors import failure_response
+from authserver.oauth.introspect import introspect
+from authserver.oauth.jwks import jwks
+from authserver.oauth.openapi import BEARER_ONLY, CLIENT_AUTHENTICATION, ERRORS, document, form
+from authserver.oauth.revoke import revoke
+from authserver.oauth.token import token
+from authserver.oauth.userinfo import userinfo
+
+FORM_PATHS = frozenset({"/token", "/introspect", "/revoke"})
+"""Here every answer has the OAuth form, the framework's refusals too."""
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+class _FormRoute(APIRoute):
+    """A thin route: the handler gets the request as it came; what the domain raises gets the OAuth form."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        endpoint: Handler = self.endpoint
+
+        async def handle(request: Request) -> Response:
+            try:
+                return await endpoint(request)
+            except (StoreUnavailable, Busy, TooManyAttempts) as failure:
+                return failure_response(failure)
+
+        return handle
+
+
+class _PlainRoute(APIRoute):
+    """A thin route for the documents and /userinfo; failures get the form of RFC 9457 from the application."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        return self.endpoint  # type: ignore[no-any-return]
+
+
+router = APIRouter(tags=["OAuth 2.0"])
+_forms = APIRouter(route_class=_FormRoute)
+_documents = APIRouter(route_class=_PlainRoute)
+
+_forms.add_api_route(
+    "/token", token, methods=["POST"], summary="Get or refresh tokens",
+    description="RFC 6749 §3.2. `grant_type=password` signs a user in; `grant_type=refresh_token` trades the refresh "
+    "token for its successor, and a retry within a few seconds gets the same one.",
+    responses={**ERRORS, 200: document("The tokens", "token")},
+    openapi_extra={"requestBody": form("token"), "security": CLIENT_AUTHENTICATION},
+)  # fmt: skip
+_forms.add_api_route(
+    "/introspect", introspect, methods=["POST"], summary="Ask whether a token is active",
+    description="RFC 7662. Dead, foreign and malformed tokens all answer `{\"active\": false}`.",
+    responses={**ERRORS, 200: document("What is known of the token", "introspection")},
+    openapi_extra={"requestBody": form("introspect"), "security": CLIENT_AUTHENTICATION},
+)  # fmt: skip
+_forms.add_api_route(
+    "/revoke", revoke, methods=["POST"], summary="Kill a token",
+    description="RFC 7009. An access token dies alone, a refresh token with its whole session. 200 comes when it is "
+    "durable; from then on no node says that the token is good.",
+    responses={**ERRORS, 200: document("The token is dead, or never was alive", "empty")},
+    openapi_extra={"requestBody": form("revoke"), "security": CLIENT_AUTHENTICATION},
+)  # fmt: skip
+for _method in ("GET", "POST"):
+    _documents.add_api_route(
+        "/userinfo", userinfo, methods=[_method], summary="Who signed in", operation_id=f"userinfo_{_method.lower()}",
+        description="OpenID Connect Core §5.3. Needs an access token with the scope `openid`.",
+        responses={200: document("The claims that the scopes open", "userinfo"), **BEARER_ONLY},
+        openapi_extra={"security": [{"password": ["openid"]}, {"bearer": []}]},
+    )  # fmt: skip
+for _path, _name in (
+    ("/.well-known/oauth-authorization-server", "RFC 8414"),
+    ("/.well-known/openid-configuration", "OpenID Connect Discovery"),
+):
+    _documents.add_api_route(
+        _path, discovery, methods=["GET"], summary=f"Metadata ({_name})", operation_id=_path.rsplit("/", 1)[1],
+        responses={200: document("The metadata", "metadata")},
+    )  # fmt: skip
+_documents.add_api_route(
+    "/.well-known/jwks.json", jwks, methods=["GET"], summary="The public keys",
+    description="RFC 7517 §5. Keep it as long as Cache-Control says; the next key is in it before it is used.",
+    responses={200: document("The keys", "jwks"), 503: BEARER_ONLY[503]},
+)  # fmt: skip
+router.include_router(_forms)
+router.include_router(_documents)

@@ -1,0 +1,95 @@
+"""Everything that a request or a command may need, built once for a process from the settings."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Self, cast
+
+from starlette.requests import HTTPConnection
+
+from authserver.clients.authentication import Clients
+from authserver.db import Database
+from authserver.keys.keyring import Keyring
+from authserver.redis import Redis
+from authserver.sessions.lifecycle import Sessions
+from authserver.settings import Settings
+from authserver.throttle import Throttle
+from authserver.tokens.access_token import AccessTokens
+from authserver.tokens.denylist import Denylist
+from authserver.users.passwords import Hasher
+
+
+@dataclass(frozen=True)
+class Services:
+    """The domain's parts, each knowing only those to its right in docs/architecture.md."""
+
+    settings: Settings
+    db: Database
+    redis: Redis
+    throttle: Throttle
+    hasher: Hasher
+    clients: Clients
+    keyring: Keyring
+    access_tokens: AccessTokens
+    denylist: Denylist
+    sessions: Sessions
+
+    @classmethod
+    def build(cls, settings: Settings) -> Self:
+        """Wire the parts; touches no store yet."""
+        db, redis = Database(settings), Redis(settings)
+        keyring = Keyring(settings, db)
+        denylist = Denylist(db, redis)
+        return cls(
+            settings=settings,
+            db=db,
+            redis=redis,
+            throttle=Throttle(settings, redis),
+            hasher=Hasher(settings),
+            clients=Clients(settings, db),
+            keyring=keyring,
+            access_tokens=AccessTokens(settings, keyring),
+            denylist=denylist,
+            sessions=Sessions(settings, denylist),
+        )
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, settings: Settings) -> AsyncIterator[Self]:
+        """Build for a command of the CLI, and close at the end; nothing runs in the background."""
+        services = cls.build(settings)
+        try:
+            yield services
+        finally:
+            await services.close()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Run the background tasks of a serving process, and close at the end."""
+        tasks = [
+            asyncio.create_task(job, name=name)
+            for name, job in (
+                ("watch database", self.db.watch()),
+                ("watch redis", self.redis.watch()),
+                ("watch keys", self.keyring.watch()),
+            )
+        ]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self.close()
+
+    async def close(self) -> None:
+        """Give back every connection and thread."""
+        self.hasher.close()
+        await self.redis.close()
+        await self.db.close()
+
+
+def of(connection: HTTPConnection) -> Services:
+    """Return the services of the application that a request came to."""
+    return cast(Services, connection.app.state.services)

@@ -1,0 +1,240 @@
+"""The life of a sign-in: it starts, its refresh token rotates, it ends.
+
+The refresh rule is all in `rotate`: one compare-and-set on the session row decides, the database being the only judge
+between any number of requests on any number of nodes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, and_, case, delete, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from authserver import audit, clock, opaque
+from authserver.sessions import refresh_token
+from authserver.sessions.models import UserSession
+from authserver.sessions.refresh_token import RefreshToken
+from authserver.settings import Settings
+from authserver.tokens import access_token
+from authserver.tokens.denylist import Denylist, session_entry
+from authserver.users.models import User
+
+
+@dataclass(frozen=True)
+class SignIn:
+    """What a token response is made from: the session as it is after `start` or `rotate`."""
+
+    session_id: UUID
+    user_id: UUID
+    username: str
+    scope: str
+    jti: str
+    """Of the access token to be signed."""
+    access_expires_at: datetime
+    refresh_token: str | None
+
+
+@dataclass(frozen=True)
+class Found:
+    """The session of a refresh token."""
+
+    session: UserSession
+    username: str
+    is_good: bool
+    """The session is alive and the token is its current one."""
+
+
+class Sessions:
+    """Starts, rotates, finds and ends sign-ins. Whoever ends them does so inside `denylist.revoking()`."""
+
+    def __init__(self, settings: Settings, denylist: Denylist) -> None:
+        self._access_life = timedelta(seconds=settings.access_token_seconds)
+        self._idle_life = timedelta(seconds=settings.refresh_token_idle_seconds)
+        self._max_life = timedelta(seconds=settings.session_max_seconds)
+        self._retry_window = timedelta(seconds=settings.refresh_retry_seconds)
+        self._key = opaque.derived_key(settings.secret_key.get_secret_value(), "refresh tokens")
+        self._denylist = denylist
+
+    async def start(
+        self,
+        tx: AsyncSession,
+        *,
+        user_id: UUID,
+        username: str,
+        client_id: str,
+        grant: str,
+        scope: str,
+        refreshable: bool,
+        ip: str | None,
+        user_agent: str | None,
+    ) -> SignIn:
+        """Begin a session, in the transaction that has made sure that the user may sign in (authentication.admit)."""
+        now = clock.now()
+        max_expires_at = now + self._max_life
+        access_expires_at = min(now + self._access_life, max_expires_at)
+        token = refresh_token.first() if refreshable else None
+        session = UserSession(
+            user_id=user_id,
+            client_id=client_id,
+            grant=grant,
+            scope=scope,
+            token_jti=access_token.new_jti(),
+            tokens_expire_at=access_expires_at,
+            refresh_hash=token and token.family_hash,
+            ip=ip,
+            user_agent=user_agent and user_agent[:255],
+            created_at=now,
+            last_used_at=now,
+            expires_at=min(now + self._idle_life, max_expires_at) if refreshable else access_expires_at,
+            max_expires_at=max_expires_at,
+        )
+        tx.add(session)
+        await tx.flush()
+        return SignIn(
+            session_id=session.id,
+            user_id=user_id,
+            username=username,
+            scope=scope,
+            jti=session.token_jti,
+            access_expires_at=access_expires_at,
+            refresh_token=token and refresh_token.write(self._key, token),
+        )
+
+    async def rotate(self, tx: AsyncSession, text: str, client_id: str) -> SignIn | None:
+        """Trade a refresh token for its successor; None when it is not good (RFC 9700 §4.14.2).
+
+        The current token moves the session on by one generation. The one before it gets the same successor again for
+        `refresh_retry_seconds`: an answer was lost, or two tabs asked. Any other genuine token has been used before:
+        somebody else has a copy, and the session ends with all its tokens.
+        """
+        token = refresh_token.read(self._key, text)
+        if token is None:
+            return None
+        now = clock.now()
+        access_expires_at = now + self._access_life
+        # `<=`: a generation that the database has not reached was promised before it lost commits; it is the newest.
+        is_current = UserSession.generation <= token.generation
+        is_retry = and_(
+            UserSession.generation == token.generation + 1, UserSession.rotated_at > now - self._retry_window
+        )
+        idle_end = now + self._idle_life
+        result = await tx.execute(
+            update(UserSession)
+            .where(
+                UserSession.refresh_hash == token.family_hash,
+                UserSession.client_id == client_id,
+                _is_alive(now),
+                or_(is_current, is_retry),
+            )
+            .values(
+                generation=token.generation + 1,
+                rotated_at=case((is_current, now), else_=UserSession.rotated_at),
+                token_jti=access_token.new_jti(),
+                tokens_expire_at=_later(UserSession.tokens_expire_at, access_expires_at),
+                expires_at=_earlier(UserSession.max_expires_at, idle_end),
+                last_used_at=now,
+            )
+            .returning(
+                UserSession.id,
+                UserSession.user_id,
+                select(User.username).where(User.id == UserSession.user_id).scalar_subquery(),
+                UserSession.scope,
+                UserSession.token_jti,
+                UserSession.max_expires_at,
+            )
+            .execution_options(synchronize_session=False)
+        )
+        row = result.one_or_none()
+        if row is None:
+            await self._end_if_reused(tx, token, client_id)
+            return None
+        session_id, user_id, username, scope, jti, max_expires_at = row
+        return SignIn(
+            session_id=session_id,
+            user_id=user_id,
+            username=username,
+            scope=scope,
+            jti=jti,
+            access_expires_at=min(access_expires_at, max_expires_at),
+            refresh_token=refresh_token.write(self._key, token.successor()),
+        )
+
+    async def find(self, tx: AsyncSession, text: str) -> Found | None:
+        """Return the session that a refresh token belongs to; None if it has none (any more)."""
+        token = refresh_token.read(self._key, text)
+        if token is None:
+            return None
+        row = (
+            await tx.execute(
+                select(UserSession, User.username)
+                .join(User, User.id == UserSession.user_id)
+                .where(UserSession.refresh_hash == token.family_hash)
+            )
+        ).one_or_none()
+        if row is None:
+            return None
+        session, username = row
+        is_alive = session.revoked_at is None and session.expires_at > clock.now()
+        return Found(session, username, is_alive and token.generation == session.generation)
+
+    async def alive(self, tx: AsyncSession, *which: ColumnElement[bool]) -> Sequence[UserSession]:
+        """Return the living sessions that meet all conditions, newest first."""
+        query = select(UserSession).where(_is_alive(clock.now()), *which).order_by(UserSession.created_at.desc())
+        return (await tx.scalars(query)).all()
+
+    async def end(self, tx: AsyncSession, *which: ColumnElement[bool], because: str) -> int:
+        """End all sessions that meet the conditions, with every token that was or is being made from them.
+
+        `tx` comes from `denylist.revoking()`. Ending again is as good as once. Returns how many were alive until now.
+        """
+        now = clock.now()
+        result = await tx.execute(
+            update(UserSession)
+            .where(*which, UserSession.revoked_at.is_(None))
+            .values(revoked_at=now, revoked_because=because)
+            .returning(UserSession.id, UserSession.tokens_expire_at, UserSession.expires_at)
+            .execution_options(synchronize_session=False)
+        )
+        rows = result.all()
+        await self._denylist.deny(tx, {session_entry(row.id): row.tokens_expire_at for row in rows})
+        return sum(row.expires_at > now for row in rows)
+
+    async def prune(self, tx: AsyncSession, limit: int) -> int:
+        """Delete at most `limit` sessions that ended long enough ago for all their tokens to be dead."""
+        now = clock.now()
+        over = or_(UserSession.expires_at < now, UserSession.revoked_at.is_not(None))
+        old = select(UserSession.id).where(over, UserSession.tokens_expire_at < now).limit(limit)
+        result = await tx.execute(delete(UserSession).where(UserSession.id.in_(old)))
+        return result.rowcount  # type: ignore[attr-defined, no-any-return]
+
+    async def _end_if_reused(self, tx: AsyncSession, token: RefreshToken, client_id: str) -> None:
+        session = await tx.scalar(
+            select(UserSession).where(UserSession.refresh_hash == token.family_hash, _is_alive(clock.now()))
+        )
+        # A token in the hands of another client is refused, but not that client's to end a session with.
+        if session is None or session.client_id != client_id:
+            return
+        await self.end(tx, UserSession.id == session.id, because="reuse")
+        audit.record(
+            tx,
+            "refresh_token_reused",
+            user_id=session.user_id,
+            client_id=client_id,
+            session_id=session.id,
+            presented_generation=token.generation,
+            current_generation=session.generation,
+        )
+
+
+def _is_alive(now: datetime) -> ColumnElement[bool]:
+    return and_(UserSession.revoked_at.is_(None), UserSession.expires_at > now)
+
+
+def _later(column: ColumnElement[datetime] | object, value: datetime) -> ColumnElement[datetime]:
+    return case((column > value, column), else_=value)  # type: ignore[operator, arg-type]
+
+
+def _earlier(column: ColumnElement[datetime] | object, value: datetime) -> ColumnElement[datetime]:
+    return case((column < value, column), else_=value)  # type: ignore[operator, arg-type]

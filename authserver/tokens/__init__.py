@@ -1,0 +1,1 @@
+"""Access tokens, and whether one has been revoked."""

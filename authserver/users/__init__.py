@@ -1,0 +1,1 @@
+"""People: their accounts, their passwords, and who may sign in."""
