@@ -9,13 +9,15 @@ from urllib.parse import urlsplit
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from authserver import opaque
+from authserver import audit, opaque
 from authserver.clients.authentication import SECRET_PREFIX, Clients
 from authserver.clients.models import Client
 from authserver.errors import Fault, InvalidInput
 from authserver.text import is_clean
 
 DEFAULT_SCOPES = ("openid", "profile", "email")
+KNOWN_GRANTS = ("password", "refresh_token")
+"""What a client may be given; oauth/grants has a function for each."""
 _SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")  # scope-token of RFC 6749 §3.3
 _MAX_SCOPE_CHARACTERS = 1000
 
@@ -35,10 +37,9 @@ class NewClient:
     """Made by the server unless given."""
 
 
-def create(tx: AsyncSession, clients: Clients, new: NewClient, known_grants: Sequence[str]) -> tuple[Client, str | None]:
+def create(tx: AsyncSession, clients: Clients, new: NewClient) -> tuple[Client, str | None]:
     """Add a client; return it and its secret, which nobody can read again. InvalidInput names what is wrong."""
-    faults = [*_faults(new, known_grants)]
-    if faults:
+    if faults := _faults(new):
         raise InvalidInput(faults)
     secret = None if new.is_public else opaque.random_text(SECRET_PREFIX)
     client = Client(
@@ -52,6 +53,7 @@ def create(tx: AsyncSession, clients: Clients, new: NewClient, known_grants: Seq
         may_introspect=new.may_introspect,
     )
     tx.add(client)
+    audit.record(tx, "client_created", client_id=client.id)
     return client, secret
 
 
@@ -62,7 +64,27 @@ async def rotate_secret(tx: AsyncSession, clients: Clients, client: Client) -> s
     secret = opaque.random_text(SECRET_PREFIX)
     client.secret_hash = clients.hash_secret(secret)
     tx.add(client)
+    audit.record(tx, "client_secret_rotated", client_id=client.id)
     return secret
+
+
+async def set_active(tx: AsyncSession, client: Client, is_active: bool) -> None:
+    """Switch a client off or on. Who switches it off also ends its sessions, after this, in the same transaction."""
+    client.is_active = is_active
+    tx.add(client)
+    await tx.flush()
+    audit.record(tx, "client_enabled" if is_active else "client_disabled", client_id=client.id)
+
+
+async def delete(tx: AsyncSession, client: Client) -> None:
+    """Delete a client and its sessions, which have been ended before: without its session nothing ends a token."""
+    await tx.delete(client)
+    audit.record(tx, "client_deleted", client_id=client.id)
+
+
+async def find(tx: AsyncSession, client_id: str) -> Client | None:
+    """Return the client of that client_id, switched off or not."""
+    return await tx.get(Client, client_id) if is_clean(client_id) else None
 
 
 async def list_all(tx: AsyncSession) -> Sequence[Client]:
@@ -70,15 +92,15 @@ async def list_all(tx: AsyncSession) -> Sequence[Client]:
     return (await tx.scalars(select(Client).order_by(Client.name, Client.id))).all()
 
 
-def _faults(new: NewClient, known_grants: Sequence[str]) -> list[Fault]:
+def _faults(new: NewClient) -> list[Fault]:
     faults = []
     if not 1 <= len(new.name) <= 100 or not is_clean(new.name):
         faults.append(Fault("/name", "A name has 1 to 100 characters, no control characters."))
     if new.client_id is not None and not re.fullmatch(r"[A-Za-z0-9._~-]{1,64}", new.client_id):
         faults.append(Fault("/client_id", "A client_id has 1 to 64 letters, digits and . _ ~ -"))
     for grant in new.grants:
-        if grant not in known_grants:
-            faults.append(Fault("/grants", f"There is no grant of that name; there are {', '.join(known_grants)}."))
+        if grant not in KNOWN_GRANTS:
+            faults.append(Fault("/grants", f"There is no grant of that name; there are {', '.join(KNOWN_GRANTS)}."))
     if not new.scopes or len(" ".join(new.scopes)) > _MAX_SCOPE_CHARACTERS:
         faults.append(Fault("/scopes", f"One scope at least, {_MAX_SCOPE_CHARACTERS} characters at most in all."))
     if not all(_SCOPE.fullmatch(scope) for scope in new.scopes):
