@@ -41,8 +41,6 @@ def record(
     **details: Any,
 ) -> None:
     """Write an event with the transaction that it belongs to; never pass a secret, token or password in `details`."""
-    tx.add(
-        AuditEvent(event=event, user_id=user_id, client_id=client_id, session_id=session_id, ip=ip, details=details)
-    )
+    tx.add(AuditEvent(event=event, user_id=user_id, client_id=client_id, session_id=session_id, ip=ip, details=details))
     extra = {"client_id": client_id, "user_id": user_id and str(user_id), "session_id": session_id and str(session_id)}
     log.info(event, extra={"audit": True, "ip": ip, **extra, **details})

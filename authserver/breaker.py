@@ -13,20 +13,23 @@ from typing import Any
 import pybreaker
 
 from authserver.errors import StoreUnavailable
+from authserver.observability import metrics
 
 log = logging.getLogger(__name__)
 
 
-class _Reported(Exception):
+class _ReportedError(Exception):
     """Carries a failure to pybreaker, which learns of one only from an exception."""
 
 
 class _Announcer(pybreaker.CircuitBreakerListener):
-    """One log line for each change of state."""
+    """One log line for each change of state, and a count of openings."""
 
     def state_change(self, cb: pybreaker.CircuitBreaker, old_state: Any, new_state: Any) -> None:
         old = old_state.name if old_state else None
         level = logging.WARNING if new_state.name == pybreaker.STATE_OPEN else logging.INFO
+        if new_state.name == pybreaker.STATE_OPEN:
+            metrics.BREAKER_OPENINGS.labels(cb.name).inc()
         log.log(level, "breaker_changed", extra={"dependency": cb.name, "from_state": old, "state": new_state.name})
 
 
@@ -72,7 +75,7 @@ class Breaker:
         if not self.is_open:
             try:
                 self._breaker.call(self._raise)
-            except (_Reported, pybreaker.CircuitBreakerError):
+            except (_ReportedError, pybreaker.CircuitBreakerError):
                 return
 
     def succeeded(self) -> None:
@@ -87,7 +90,7 @@ class Breaker:
 
     @staticmethod
     def _raise() -> None:
-        raise _Reported
+        raise _ReportedError
 
     async def watch(self, probe: Callable[[], Awaitable[None]], failures: tuple[type[BaseException], ...]) -> None:
         """While the breaker is open, try `probe` every `probe_seconds`; close it when one succeeds. Runs for ever."""

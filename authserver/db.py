@@ -67,7 +67,7 @@ class UTCDateTime(TypeDecorator[datetime]):
 class _Connection(asyncpg.Connection):  # type: ignore[type-arg]
     """A connection that is given up without a good-bye: a hung server would not answer it either."""
 
-    async def close(self, *, timeout: float | None = None) -> None:
+    async def close(self, *, timeout: float | None = None) -> None:  # noqa: ASYNC109 - asyncpg's own parameter
         if timeout is not None:  # SQLAlchemy gives a timeout only when it drops a connection that failed
             self.terminate()
         else:
@@ -104,20 +104,17 @@ class Database:
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[AsyncSession]:
-        try:
-            with self.breaker.admit((StoreUnavailable,)):
-                try:
-                    async with asyncio.timeout(self._timeout), self._sessions() as tx:
-                        yield tx
-                except (IntegrityError, DataError):
-                    raise
-                except PoolTimeout as full:  # our own crowd; says nothing against the database
-                    raise Busy("all database connections are in use") from full
-                except FAILURES as failure:
-                    raise StoreUnavailable("database", _reason(failure)) from failure
-        except StoreUnavailable as unavailable:
-            log.warning("database_unavailable", extra={"reason": unavailable.reason})
-            raise
+        with self.breaker.admit((StoreUnavailable,)):
+            try:
+                async with asyncio.timeout(self._timeout), self._sessions() as tx:
+                    yield tx
+            except (IntegrityError, DataError):
+                raise
+            except PoolTimeout as full:  # our own crowd; says nothing against the database
+                raise Busy("all database connections are in use") from full
+            except FAILURES as failure:
+                log.warning("database_unavailable", extra={"reason": _reason(failure)})
+                raise StoreUnavailable("database", _reason(failure)) from failure
 
     async def lock(self, tx: AsyncSession, name: str) -> None:
         """Let one transaction of all nodes at a time past this point; it ends the wait when it ends.

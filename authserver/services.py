@@ -92,4 +92,4 @@ class Services:
 
 def of(connection: HTTPConnection) -> Services:
     """Return the services of the application that a request came to."""
-    return cast(Services, connection.app.state.services)
+    return cast("Services", connection.app.state.services)

@@ -1,4 +1,4 @@
-"""Every setting, its default and its unit, read from `AUTHSERVER_…`, `.env` and /run/secrets (docs/configuration.md)."""
+"""Every setting, its default and its unit: from `AUTHSERVER_…`, `.env` or /run/secrets (docs/configuration.md)."""
 
 import ipaddress
 import os
@@ -10,7 +10,7 @@ from dotenv import dotenv_values
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-DEVELOPMENT_SECRET_KEY = "development-only-secret-key-never-use-it-in-production"  # noqa: S105 - refused in production
+DEVELOPMENT_SECRET_KEY = "development-only-secret-key-never-use-it-in-production"
 _PREFIX = "AUTHSERVER_"
 _SECRETS_DIR = Path("/run/secrets")
 
@@ -98,7 +98,8 @@ class Settings(BaseSettings):
     def _check_origins(cls, origins: list[str]) -> list[str]:
         for origin in origins:
             parts = urlsplit(origin)
-            if parts.scheme not in ("http", "https") or not parts.hostname or origin != f"{parts.scheme}://{parts.netloc}":
+            written = f"{parts.scheme}://{parts.netloc}"
+            if parts.scheme not in ("http", "https") or not parts.hostname or origin != written:
                 raise ValueError("each origin is written as scheme://host[:port], nothing after it, never *")
         return origins
 
@@ -113,7 +114,8 @@ class Settings(BaseSettings):
     @classmethod
     def _check_issuer(cls, issuer: str) -> str:
         parts = urlsplit(issuer)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or parts.username:
+        is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and not parts.username
+        if not is_address or parts.query or parts.fragment:
             raise ValueError("must be an http(s) URL without user, query and fragment (RFC 8414 §2)")
         return issuer.rstrip("/")
 

@@ -66,7 +66,7 @@ async def databases(
 @pytest.fixture(scope="session", params=["sqlite", "postgres"])
 def backend(request: pytest.FixtureRequest) -> Backend:
     """Run the test once on SQLite, and once on PostgreSQL with Valkey."""
-    return cast(Backend, request.param)
+    return cast("Backend", request.param)
 
 
 @pytest.fixture(scope="session")
@@ -93,7 +93,7 @@ async def app(settings: Settings) -> AsyncIterator[FastAPI]:
 @pytest.fixture(scope="session")
 def services(app: FastAPI) -> Services:
     """What the application's requests work with, for arranging what HTTP cannot."""
-    return cast(Services, app.state.services)
+    return cast("Services", app.state.services)
 
 
 @pytest.fixture

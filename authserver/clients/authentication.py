@@ -11,7 +11,7 @@ from authserver.db import Database
 from authserver.settings import Settings
 from authserver.text import is_clean
 
-SECRET_PREFIX = "authserver_cs_"  # noqa: S105 - for secret scanners
+SECRET_PREFIX = "authserver_cs_"
 _CACHE_SIZE = 1000
 
 

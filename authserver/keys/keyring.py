@@ -1,4 +1,4 @@
-"""The signing keys as this process knows them: read from the database, private parts decrypted, refreshed by a watcher."""
+"""The signing keys as this process knows them: read from the database, decrypted, kept up to date by a watcher."""
 
 import asyncio
 import base64
@@ -43,12 +43,6 @@ class Key:
     signs_from: datetime
     verifies_until: datetime | None
 
-    def state(self, at: datetime) -> str:
-        """`announced`, `signing` (the newest of them does), or `verifying`."""
-        if at < self.signs_from:
-            return "announced"
-        return "signing" if self.verifies_until is None else "verifying"
-
 
 class Keyring:
     """Which key signs now, and which one verifies a given `kid`."""
@@ -72,6 +66,12 @@ class Keyring:
         if not ready:
             raise StoreUnavailable("keys", "no signing key has been read yet")
         return max(ready, key=lambda key: key.signs_from)
+
+    def state(self, key: Key) -> str:
+        """Return `announced`, `signing` (the newest that is past its announcement) or `verifying`."""
+        if key.signs_from > clock.now():
+            return "announced"
+        return "signing" if key.kid == self.signing_key().kid else "verifying"
 
     async def find(self, kid: str) -> Key | None:
         """Return the key of that name, asking the database for one made a moment ago by another process."""
@@ -117,9 +117,7 @@ class Keyring:
         async with self._db.write() as tx:
             await self._db.lock(tx, "signing keys")
             until_longer = or_(SigningKey.verifies_until.is_(None), SigningKey.verifies_until > signs_from + last_token)
-            await tx.execute(
-                update(SigningKey).where(until_longer).values(verifies_until=signs_from + last_token)
-            )
+            await tx.execute(update(SigningKey).where(until_longer).values(verifies_until=signs_from + last_token))
             successor = self._new_key(signs_from=signs_from)
             tx.add(successor)
         await self.load()

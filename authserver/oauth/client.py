@@ -36,9 +36,9 @@ async def asked(request: Request, services: Services, *, briefly_cached: bool = 
     client = await services.clients.authenticate(credentials, briefly_cached=briefly_cached)
     if client is None:
         # Only wrong secrets are held back: a right one has 256 bits and needs no protection from a neighbour's guesses.
-        guesser = f"{credentials.client_id[:64]}@{address_key(ip)}"
-        await services.throttle.check(CLIENT_SECRETS, guesser)
-        await services.throttle.count(CLIENT_SECRETS, guesser)
+        for guesser in (f"address {address_key(ip)}", f"client {credentials.client_id[:64]}"):
+            await services.throttle.check(CLIENT_SECRETS, guesser)
+            await services.throttle.count(CLIENT_SECRETS, guesser)
         refusal = errors.INVALID_CLIENT.because("unknown client, wrong secret, or switched off")
         return challenged(refusal) if "authorization" in request.headers else refusal
     return Asked(client, form, ip, request.headers.get("user-agent"))

@@ -4,7 +4,6 @@ import logging
 from dataclasses import dataclass, field, replace
 
 import orjson
-from starlette.requests import Request
 from starlette.responses import Response
 
 from authserver.errors import AuthserverError, Busy, StoreUnavailable, TooManyAttempts
@@ -63,7 +62,7 @@ def json_response(content: object, status: int = 200, headers: dict[str, str] | 
 
 
 def failure_response(failure: AuthserverError) -> Response:
-    """Translate what the domain raises: 429 for too many attempts, 503 for a store or a queue; both say when to retry."""
+    """Translate what the domain raises: 429 for too many attempts, 503 for a store or a queue, each with Retry-After."""
     if isinstance(failure, TooManyAttempts):
         status, sentence = 429, "Too many attempts; try again later."
     elif isinstance(failure, Busy | StoreUnavailable):
@@ -75,7 +74,7 @@ def failure_response(failure: AuthserverError) -> Response:
     return json_response({"error": "temporarily_unavailable", "error_description": sentence}, status, headers)
 
 
-def http_error_response(request: Request, status: int, headers: dict[str, str] | None = None) -> Response:
+def http_error_response(status: int, headers: dict[str, str] | None = None) -> Response:
     """Give what the framework refuses (a wrong method, a bug's 500) the OAuth form as well."""
     if status == 405:
         return METHOD_NOT_ALLOWED.response()

@@ -8,6 +8,7 @@ from authserver.clients.models import Client
 from authserver.oauth import errors
 from authserver.oauth.client import asked
 from authserver.oauth.errors import Refusal, json_response
+from authserver.observability import metrics
 from authserver.services import Services
 from authserver.sessions import refresh_token
 from authserver.tokens.access_token import Claims
@@ -26,9 +27,10 @@ async def introspect(request: Request) -> Response:
     token = who.form.get("token")
     if token is None:
         return errors.missing("token").response()
-    if token.startswith(refresh_token.PREFIX):
-        return json_response(await _refresh_token(house, who.client, token))
-    return json_response(await _access_token(house, who.client, token))
+    look = _refresh_token if token.startswith(refresh_token.PREFIX) else _access_token
+    answer = await look(house, who.client, token)
+    metrics.INTROSPECTIONS.labels("active" if answer["active"] else "inactive").inc()
+    return json_response(answer)
 
 
 async def _access_token(house: Services, client: Client, token: str) -> dict[str, object]:

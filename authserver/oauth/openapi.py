@@ -94,9 +94,9 @@ _ANSWERS: dict[str, tuple[Schema, Schema]] = {
             "required": ["active"],
             "properties": {
                 "active": {"type": "boolean"},
-                **{name: _STRING for name in ("iss", "sub", "jti", "client_id", "scope", "username", "sid")},
+                **dict.fromkeys(("iss", "sub", "jti", "client_id", "scope", "username", "sid"), _STRING),
                 "aud": {"type": "array", "items": _STRING},
-                **{name: _INTEGER for name in ("exp", "iat", "nbf")},
+                **dict.fromkeys(("exp", "iat", "nbf"), _INTEGER),
                 "token_type": _STRING,
             },
         },

@@ -8,6 +8,7 @@ from authserver.clients.models import Client
 from authserver.oauth import errors
 from authserver.oauth.client import asked
 from authserver.oauth.errors import Refusal, json_response
+from authserver.observability import metrics
 from authserver.services import Services
 from authserver.sessions.models import UserSession
 from authserver.tokens.access_token import Claims
@@ -34,6 +35,7 @@ async def _access_token(house: Services, client: Client, claims: Claims) -> Refu
         return errors.INVALID_GRANT_FOREIGN
     async with house.denylist.revoking() as tx:
         await house.denylist.deny(tx, {token_entry(claims.jti): claims.expires})
+    metrics.REVOCATIONS.labels("access_token").inc()
     return None
 
 
@@ -46,4 +48,5 @@ async def _refresh_token(house: Services, client: Client, token: str) -> Refusal
         if found.session.client_id != client.id:
             return errors.INVALID_GRANT_FOREIGN
         await house.sessions.end(tx, UserSession.id == found.session.id, because="revoked")
+    metrics.REVOCATIONS.labels("refresh_token").inc()
     return None

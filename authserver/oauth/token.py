@@ -5,28 +5,31 @@ from starlette.responses import Response
 
 from authserver import services
 from authserver.oauth import errors
-from authserver.oauth.client import asked
+from authserver.oauth.client import Asked, asked
 from authserver.oauth.errors import Refusal
 from authserver.oauth.grants import GRANTS
+from authserver.observability import metrics
+from authserver.services import Services
 
 
 async def token(request: Request) -> Response:
     """Issue tokens to a client."""
-    answer = await _token(request)
-    return answer.response() if isinstance(answer, Refusal) else answer
-
-
-async def _token(request: Request) -> Response | Refusal:
     house = services.of(request)
     who = await asked(request, house)
     if isinstance(who, Refusal):
-        return who
+        return who.response()
     name = who.form.get("grant_type")
     if name is None:
-        return errors.missing("grant_type")
-    grant = GRANTS.get(name)
-    if grant is None:
-        return errors.UNSUPPORTED_GRANT_TYPE
+        return errors.missing("grant_type").response()
+    if name not in GRANTS:
+        return errors.UNSUPPORTED_GRANT_TYPE.response()
+    answer = await _granted(house, who, name)
+    outcome = answer.error if isinstance(answer, Refusal) else "issued"
+    metrics.GRANTS.labels(name, outcome).inc()
+    return answer.response() if isinstance(answer, Refusal) else answer
+
+
+async def _granted(house: Services, who: Asked, name: str) -> Response | Refusal:
     if name not in who.client.grants:
         return errors.UNAUTHORIZED_CLIENT.because(f"not registered for {name}")
-    return await grant(house, who)
+    return await GRANTS[name](house, who)

@@ -13,6 +13,7 @@ from sqlalchemy import ColumnElement, and_, case, delete, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from authserver import audit, clock, opaque
+from authserver.observability import metrics
 from authserver.sessions import refresh_token
 from authserver.sessions.models import UserSession
 from authserver.sessions.refresh_token import RefreshToken
@@ -92,6 +93,7 @@ class Sessions:
         )
         tx.add(session)
         await tx.flush()
+        metrics.SESSIONS_STARTED.inc()
         return SignIn(
             session_id=session.id,
             user_id=user_id,
@@ -143,6 +145,7 @@ class Sessions:
                 UserSession.scope,
                 UserSession.token_jti,
                 UserSession.max_expires_at,
+                UserSession.rotated_at,
             )
             .execution_options(synchronize_session=False)
         )
@@ -150,7 +153,9 @@ class Sessions:
         if row is None:
             await self._end_if_reused(tx, token, client_id)
             return None
-        session_id, user_id, username, scope, jti, max_expires_at = row
+        session_id, user_id, username, scope, jti, max_expires_at, rotated_at = row
+        if rotated_at != now:
+            metrics.REFRESH_RETRIES.inc()
         return SignIn(
             session_id=session_id,
             user_id=user_id,
@@ -199,6 +204,7 @@ class Sessions:
         )
         rows = result.all()
         await self._denylist.deny(tx, {session_entry(row.id): row.tokens_expire_at for row in rows})
+        metrics.SESSIONS_REVOKED.labels(because).inc(len(rows))
         return sum(row.expires_at > now for row in rows)
 
     async def prune(self, tx: AsyncSession, limit: int) -> int:
@@ -216,6 +222,7 @@ class Sessions:
         # A token in the hands of another client is refused, but not that client's to end a session with.
         if session is None or session.client_id != client_id:
             return
+        metrics.REFRESH_REUSES.inc()
         await self.end(tx, UserSession.id == session.id, because="reuse")
         audit.record(
             tx,

@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from authserver import clock
 from authserver.db import Database
 from authserver.errors import StoreUnavailable
+from authserver.observability import metrics
 from authserver.redis import Redis
 from authserver.tokens.models import DenylistEntry
 
@@ -66,9 +67,7 @@ class Denylist:
         insert = sqlite_insert if self._db.is_sqlite else postgresql_insert
         # In one order for everybody: two revocations that overlap must not wait for each other.
         for entry in sorted(rows):
-            await tx.execute(
-                insert(DenylistEntry).values(entry=entry, forget_at=rows[entry]).on_conflict_do_nothing()
-            )
+            await tx.execute(insert(DenylistEntry).values(entry=entry, forget_at=rows[entry]).on_conflict_do_nothing())
 
     async def is_revoked(self, jti: str, session_id: str | None) -> bool:
         """Tell whether a token has been revoked; StoreUnavailable when nobody who knows can be asked."""
@@ -76,9 +75,11 @@ class Denylist:
         if session_id is not None:
             entries.append(session_entry(session_id))
         if await self._is_hit(entries):
+            metrics.DENYLIST_ANSWERS.labels("redis").inc()
             return True
         async with self._db.read() as tx:
             found = (await tx.execute(select(DenylistEntry).where(DenylistEntry.entry.in_(entries)))).scalars().all()
+        metrics.DENYLIST_ANSWERS.labels("database").inc()
         if found:
             await self._publish({row.entry: row.forget_at for row in found})
         return bool(found)
@@ -113,5 +114,7 @@ class Denylist:
         scores = {entry: int(forget_at.timestamp()) + 1 for entry, forget_at in entries.items()}
         try:
             await self._redis.ask(lambda redis: redis.zadd(KEY, scores))
+            metrics.DENYLIST_WRITES.labels("written").inc(len(scores))
         except StoreUnavailable as unavailable:
+            metrics.DENYLIST_WRITES.labels("failed").inc(len(scores))
             log.warning("denylist_not_copied", extra={"entries": len(scores), "reason": unavailable.reason})

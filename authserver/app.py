@@ -1,0 +1,107 @@
+"""The application: what it mounts is what it does."""
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+import authserver
+from authserver import account, docs_ui, health, problems
+from authserver.clients import demo
+from authserver.cors import CORS
+from authserver.errors import AuthserverError
+from authserver.oauth.errors import http_error_response
+from authserver.oauth.router import FORM_PATHS
+from authserver.oauth.router import router as oauth
+from authserver.observability import logs
+from authserver.observability.requests import Requests
+from authserver.services import Services
+from authserver.settings import Settings, load
+
+log = logging.getLogger(__name__)
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """Return the ASGI application; SettingsError when the settings are not usable. Touches no store until it starts."""
+    settings = settings or load()
+    logs.configure(settings)
+    services = Services.build(settings)
+    app = FastAPI(
+        title="authserver",
+        version=authserver.__version__,
+        lifespan=_lifespan,
+        openapi_url="/openapi.json" if settings.serves_docs else None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,  # a redirect would send credentials to whatever the Host header says
+    )
+    app.state.services = services
+    app.include_router(oauth)
+    app.include_router(account.router)
+    app.include_router(health.router)
+    app.router.routes.extend(docs_ui.routes(settings))
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+    problems.install(app)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(Exception, _bug)
+    app.add_middleware(CORS, settings=settings)
+    app.add_middleware(Requests, settings=settings)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    services: Services = app.state.services
+    async with services.running():
+        await _prepare(services)
+        yield
+
+
+async def _prepare(services: Services) -> None:
+    """Do what need not be there for us to start: the first key, the demo client. Without a database we wait for it."""
+    try:
+        await services.keyring.load()
+        if services.settings.is_development:
+            async with services.db.write() as tx:
+                await demo.ensure(tx)
+    except AuthserverError as unavailable:
+        log.warning("started_without_database", extra={"reason": str(unavailable)})
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    """What the framework itself refuses: an unknown path, a wrong method."""
+    assert isinstance(error, HTTPException)
+    if request.url.path in FORM_PATHS:
+        return http_error_response(error.status_code, dict(error.headers or {}))
+    return problems.http_error(request, error)
+
+
+async def _bug(request: Request, error: Exception) -> Response:
+    """A mistake of ours: the log has it, the caller gets the form that the endpoint speaks."""
+    if request.url.path in FORM_PATHS:
+        return http_error_response(500)
+    return problems.bug(request, error)
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    """Return what /openapi.json says, with the ways to be let in that Swagger UI offers under "Authorize"."""
+    if app.openapi_schema is None:
+        schema = get_openapi(
+            title=app.title, version=app.version, summary="OAuth 2.0 and OpenID Connect token server", routes=app.routes
+        )
+        components = schema.setdefault("components", {})
+        scopes = {"openid": "Who you are", "profile": "Your username", "email": "Your e-mail address"}
+        components["securitySchemes"] = {
+            "password": {"type": "oauth2", "flows": {"password": {"tokenUrl": "token", "scopes": scopes}}},
+            "bearer": {"type": "http", "scheme": "bearer", "description": "An access token that you have already."},
+            "client": {"type": "http", "scheme": "basic", "description": "client_id and client_secret."},
+        }
+        components.setdefault("schemas", {})["Problem"] = problems.SCHEMA
+        app.openapi_schema = schema
+    return app.openapi_schema

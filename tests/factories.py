@@ -1,0 +1,111 @@
+"""Users and clients for tests, each with names of its own, so that tests can share a database."""
+
+import base64
+import json
+import secrets
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import httpx
+import pytest
+
+from authserver import text
+from authserver.clients import registration
+from authserver.services import Services
+from authserver.users.models import User
+
+PASSWORD = "correct horse battery staple"
+
+
+@dataclass(frozen=True)
+class App:
+    """A registered client; a public one has no secret."""
+
+    client_id: str
+    secret: str | None
+
+
+@dataclass(frozen=True)
+class Person:
+    """A registered user, whose password is `PASSWORD`."""
+
+    id: UUID
+    username: str
+    email: str
+
+
+NewClient = Callable[..., Awaitable[App]]
+NewUser = Callable[..., Awaitable[Person]]
+
+
+@pytest.fixture
+def new_client(services: Services) -> NewClient:
+    """Register a client: `app = await new_client(is_public=True)`; it may do all unless the test says otherwise."""
+
+    async def make(
+        grants: Sequence[str] = ("password", "refresh_token"), is_active: bool = True, **changes: Any
+    ) -> App:
+        new = registration.NewClient(name="A client of the tests", grants=grants, **changes)
+        async with services.db.write() as tx:
+            made, secret = registration.create(tx, services.clients, new)
+            made.is_active = is_active
+        return App(made.id, secret)
+
+    return make
+
+
+@pytest.fixture
+def new_user(services: Services) -> NewUser:
+    """Add a user: `user = await new_user()`."""
+
+    async def make(**changes: Any) -> Person:
+        name = f"user-{secrets.token_hex(6)}"
+        email = f"{name}@example.com"
+        user = User(
+            username=name,
+            username_key=text.fold(name),
+            email=email,
+            email_key=text.fold(email),
+            hashed_password=await services.hasher.hash(PASSWORD),
+            **changes,
+        )
+        async with services.db.write() as tx:
+            tx.add(user)
+        return Person(user.id, name, email)
+
+    return make
+
+
+def basic(app: App) -> httpx.BasicAuth:
+    """Return the proof of a confidential client."""
+    return httpx.BasicAuth(app.client_id, app.secret or "")
+
+
+def bearer(token: str) -> dict[str, str]:
+    """Return the headers of a request with an access token."""
+    return {"Authorization": f"Bearer {token}"}
+
+
+async def sign_in(
+    client: httpx.AsyncClient,
+    app: App,
+    user: Person,
+    *,
+    username: str | None = None,
+    password: str = PASSWORD,
+    **form: str,
+) -> httpx.Response:
+    """Ask for tokens with the password grant."""
+    data = {"grant_type": "password", "username": username or user.username, "password": password} | form
+    if app.secret is None:
+        return await client.post("/token", data=data | {"client_id": app.client_id})
+    return await client.post("/token", data=data, auth=basic(app))
+
+
+def claims_of(token: str) -> dict[str, Any]:
+    """Read the claims of a JWT without verifying it."""
+    payload = token.split(".")[1]
+    claims: dict[str, Any] = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+    return claims

@@ -1,0 +1,224 @@
+"""POST /introspect (RFC 7662)."""
+
+import base64
+import json
+from datetime import timedelta
+
+import httpx
+import pytest
+from freezegun import freeze_time
+from joserfc import jwt
+from joserfc.jwk import ECKey, OctKey
+
+from authserver import clock
+from authserver.services import Services
+from tests.application import ISSUER
+from tests.factories import App, NewClient, NewUser, basic, claims_of, sign_in
+from tests.test_token_form import assert_oauth_error
+
+INACTIVE = b'{"active":false}'
+
+
+@pytest.fixture
+async def app(new_client: NewClient) -> App:
+    return await new_client()
+
+
+@pytest.fixture
+async def tokens(client: httpx.AsyncClient, app: App, new_user: NewUser) -> dict[str, str]:
+    return dict((await sign_in(client, app, await new_user())).json())
+
+
+async def introspect(client: httpx.AsyncClient, app: App, token: str, **form: str) -> httpx.Response:
+    return await client.post("/introspect", data={"token": token} | form, auth=basic(app))
+
+
+async def test_an_active_token_tells_all_that_a_resource_server_needs(
+    client: httpx.AsyncClient, app: App, new_user: NewUser
+) -> None:
+    user = await new_user()
+    token = (await sign_in(client, app, user, scope="openid email")).json()["access_token"]
+    response = await introspect(client, app, token)
+    claims = claims_of(token)
+    assert response.json() == {
+        "active": True,
+        "iss": ISSUER,
+        "sub": str(user.id),
+        "aud": [ISSUER],
+        "exp": claims["exp"],
+        "iat": claims["iat"],
+        "nbf": claims["nbf"],
+        "jti": claims["jti"],
+        "client_id": app.client_id,
+        "scope": "openid email",
+        "username": user.username,
+        "token_type": "Bearer",
+        "sid": claims["sid"],
+    }
+    assert response.headers["cache-control"] == "no-store"
+
+
+async def test_who_may_see_a_token(client: httpx.AsyncClient, new_client: NewClient, new_user: NewUser) -> None:
+    audience, privileged, stranger = await new_client(), await new_client(may_introspect=True), await new_client()
+    app = await new_client(audience=[audience.client_id])
+    token = (await sign_in(client, app, await new_user())).json()["access_token"]
+    for caller in (app, audience, privileged):
+        assert (await introspect(client, caller, token)).json()["active"] is True
+    assert (await introspect(client, stranger, token)).content == INACTIVE
+
+
+async def test_a_refresh_token_is_seen_by_its_own_client_only(
+    client: httpx.AsyncClient, app: App, new_client: NewClient, tokens: dict[str, str]
+) -> None:
+    """A resource server that sees one as active lets it in as a bearer token."""
+    own = (await introspect(client, app, tokens["refresh_token"])).json()
+    assert own["active"] is True
+    assert own["client_id"] == app.client_id
+    assert own["token_type"] != "Bearer"
+    privileged = await new_client(may_introspect=True)
+    assert (await introspect(client, privileged, tokens["refresh_token"])).content == INACTIVE
+
+
+async def test_a_spent_refresh_token_is_inactive(client: httpx.AsyncClient, app: App, tokens: dict[str, str]) -> None:
+    data = {"grant_type": "refresh_token", "refresh_token": tokens["refresh_token"]}
+    successor = (await client.post("/token", data=data, auth=basic(app))).json()["refresh_token"]
+    assert (await introspect(client, app, tokens["refresh_token"])).content == INACTIVE
+    assert (await introspect(client, app, successor)).json()["active"] is True
+
+
+async def test_an_expired_token_is_inactive(client: httpx.AsyncClient, app: App, tokens: dict[str, str]) -> None:
+    with freeze_time(clock.now() + timedelta(seconds=601), tick=True, real_asyncio=True):
+        assert (await introspect(client, app, tokens["access_token"])).content == INACTIVE
+
+
+async def test_a_public_client_cannot_introspect(client: httpx.AsyncClient, new_client: NewClient) -> None:
+    app = await new_client(is_public=True)
+    response = await client.post("/introspect", data={"token": "x", "client_id": app.client_id})
+    assert_oauth_error(response, 401, "invalid_client")
+
+
+async def test_a_missing_token_is_an_invalid_request(client: httpx.AsyncClient, app: App) -> None:
+    assert_oauth_error(await introspect(client, app, ""), 400, "invalid_request")
+
+
+@pytest.mark.parametrize("hint", ["access_token", "refresh_token", "saml2", "ü"])
+async def test_a_hint_changes_nothing(client: httpx.AsyncClient, app: App, tokens: dict[str, str], hint: str) -> None:
+    for kind in ("access_token", "refresh_token"):
+        assert (await introspect(client, app, tokens[kind], token_type_hint=hint)).json()["active"] is True
+
+
+RUBBISH = {
+    "a word": "rubbish",
+    "dots": "..",
+    "three dots": "a.b.c.d",
+    "no JSON": "AAAA.BBBB.CCCC",
+    "a header that is a list": base64.urlsafe_b64encode(b"[]").decode() + ".e30.x",
+    "a deep header": base64.urlsafe_b64encode(b"[" * 3000).decode().rstrip("=") + ".e30.x",
+    "not ASCII": "ü.ü.ü",
+    "15,000 characters": "a" * 15_000,
+    "a refresh token's prefix": "authserver_rt_",
+    "a client secret's prefix": "authserver_cs_x",
+}
+
+
+@pytest.mark.parametrize("case", RUBBISH)
+async def test_rubbish_is_inactive(client: httpx.AsyncClient, app: App, case: str) -> None:
+    assert (await introspect(client, app, RUBBISH[case])).content == INACTIVE
+
+
+def forged(token: str, services: Services, case: str) -> str:
+    """Make what an attacker would out of a good token."""
+    header, payload, signature = token.split(".")
+    claims = claims_of(token)
+    own = services.keyring.signing_key()
+    stranger = ECKey.generate_key("P-256")
+    base = {"alg": "ES256", "typ": "at+jwt", "kid": own.kid}
+    assert own.private is not None
+    match case:
+        case "alg none":
+            none = base64.urlsafe_b64encode(json.dumps(base | {"alg": "none"}).encode()).decode().rstrip("=")
+            return f"{none}.{payload}."
+        case "HS256 with the public key":
+            secret = OctKey.import_key(own.public.as_pem(private=False))
+            return jwt.encode(base | {"alg": "HS256"}, claims, secret, algorithms=["HS256"])
+        case "another's key under our kid":
+            return jwt.encode(base, claims, stranger, algorithms=["ES256"])
+        case "a key in the header":
+            with_jwk = base | {"jwk": stranger.as_dict(private=False), "kid": "mine"}
+            return jwt.encode(with_jwk, claims, stranger, algorithms=["ES256"])
+        case "an unknown kid":
+            return jwt.encode(base | {"kid": stranger.thumbprint()}, claims, stranger, algorithms=["ES256"])
+        case "another typ":
+            return jwt.encode(base | {"typ": "JWT"}, claims, own.private, algorithms=["ES256"])
+        case "another issuer":
+            return jwt.encode(base, claims | {"iss": "https://evil.example"}, own.private, algorithms=["ES256"])
+        case "no jti":
+            return jwt.encode(base, {k: v for k, v in claims.items() if k != "jti"}, own.private, algorithms=["ES256"])
+        case "exp as text":
+            return jwt.encode(base, claims | {"exp": "tomorrow"}, own.private, algorithms=["ES256"])
+        case "sid as a number":
+            return jwt.encode(base, claims | {"sid": 7}, own.private, algorithms=["ES256"])
+        case "a changed payload":
+            other = base64.urlsafe_b64encode(json.dumps(claims | {"sub": "0"}).encode()).decode().rstrip("=")
+            return f"{header}.{other}.{signature}"
+        case "half a signature":
+            return f"{header}.{payload}.{signature[:40]}"
+        case "an empty signature":
+            return f"{header}.{payload}."
+        case "a critical extension":
+            return jwt.encode(base | {"crit": ["exp"], "exp": 1}, claims, own.private, algorithms=["ES256"])
+    raise AssertionError(case)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        "alg none",
+        "HS256 with the public key",
+        "another's key under our kid",
+        "a key in the header",
+        "an unknown kid",
+        "another typ",
+        "another issuer",
+        "no jti",
+        "exp as text",
+        "sid as a number",
+        "a changed payload",
+        "half a signature",
+        "an empty signature",
+    ],
+)
+async def test_a_forged_token_is_inactive(
+    client: httpx.AsyncClient, app: App, tokens: dict[str, str], services: Services, case: str
+) -> None:
+    assert (await introspect(client, app, forged(tokens["access_token"], services, case))).content == INACTIVE
+    assert (await introspect(client, app, tokens["access_token"])).json()["active"] is True
+
+
+async def test_the_twin_of_a_signature_is_revoked_with_the_token(
+    client: httpx.AsyncClient, app: App, tokens: dict[str, str]
+) -> None:
+    """ES256 has a second valid signature (r, n − s) for each: a list of token strings would miss it."""
+    order = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+    header, payload, signature = tokens["access_token"].split(".")
+    raw = base64.urlsafe_b64decode(signature + "==")
+    s = order - int.from_bytes(raw[32:])
+    twin = base64.urlsafe_b64encode(raw[:32] + s.to_bytes(32)).decode().rstrip("=")
+    twin_token = f"{header}.{payload}.{twin}"
+    await client.post("/revoke", data={"token": tokens["access_token"]}, auth=basic(app))
+    assert (await introspect(client, app, twin_token)).content == INACTIVE
+
+
+async def test_a_token_stays_good_while_keys_rotate(
+    client: httpx.AsyncClient, new_client: NewClient, new_user: NewUser, services: Services
+) -> None:
+    app, user = await new_client(), await new_user()
+    token = (await sign_in(client, app, user)).json()["access_token"]
+    successor = await services.keyring.rotate()
+    published = {key["kid"] for key in (await client.get("/.well-known/jwks.json")).json()["keys"]}
+    assert successor in published
+    assert services.keyring.signing_key().kid != successor  # announced, not yet used
+    assert (await introspect(client, app, token)).json()["active"] is True
+    with freeze_time(clock.now() + timedelta(seconds=361), tick=True, real_asyncio=True):
+        assert services.keyring.signing_key().kid == successor
+        assert (await introspect(client, app, token)).json()["active"] is True

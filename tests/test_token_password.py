@@ -1,0 +1,161 @@
+"""POST /token with grant_type=password (RFC 6749 §4.3)."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+from joserfc import jwt
+from joserfc.jwk import KeySet
+
+from authserver.services import Services
+from tests.application import ISSUER
+from tests.factories import PASSWORD, NewClient, NewUser, basic, sign_in
+from tests.test_token_form import assert_oauth_error
+
+REFUSALS: dict[str, tuple[dict[str, str | None], str]] = {
+    "no grant_type": ({"grant_type": None}, "invalid_request"),
+    "an empty grant_type": ({"grant_type": ""}, "invalid_request"),
+    "an unknown grant_type": ({"grant_type": "magic"}, "unsupported_grant_type"),
+    "no username": ({"username": None}, "invalid_request"),
+    "no password": ({"password": None}, "invalid_request"),
+    "a wrong password": ({"password": "not the right password"}, "invalid_grant"),
+    "an unknown user": ({"username": "nobody-at-all"}, "invalid_grant"),
+    "a username of 5,000 characters": ({"username": "a" * 5000}, "invalid_grant"),
+    "a password of 5,000 characters": ({"password": "a" * 5000}, "invalid_grant"),
+    "a scope beyond the client's": ({"scope": "openid admin"}, "invalid_scope"),
+    "a malformed scope": ({"scope": 'a"b'}, "invalid_scope"),
+    "a scope with two spaces": ({"scope": "openid  profile"}, "invalid_scope"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSALS)
+async def test_a_bad_request_is_refused_with_its_code(
+    client: httpx.AsyncClient, new_client: NewClient, new_user: NewUser, case: str
+) -> None:
+    app, user = await new_client(), await new_user()
+    changes, error = REFUSALS[case]
+    form = {"grant_type": "password", "username": user.username, "password": PASSWORD} | changes
+    data = {name: value for name, value in form.items() if value is not None}
+    assert_oauth_error(await client.post("/token", data=data, auth=basic(app)), 400, error)
+
+
+async def test_signing_in_answers_with_tokens(
+    client: httpx.AsyncClient, new_client: NewClient, new_user: NewUser
+) -> None:
+    app, user = await new_client(), await new_user()
+    response = await sign_in(client, app, user)
+    assert response.status_code == 200
+    assert response.headers["cache-control"] == "no-store"
+    assert response.headers["pragma"] == "no-cache"
+    body = response.json()
+    assert body["token_type"] == "Bearer"
+    assert body["scope"] == "openid profile email"
+    assert 595 <= body["expires_in"] <= 600
+    assert body["refresh_token"].startswith("authserver_rt_")
+
+
+async def test_the_access_token_is_a_jwt_that_anybody_can_verify(
+    client: httpx.AsyncClient, new_client: NewClient, new_user: NewUser
+) -> None:
+    app, user = await new_client(audience=["https://api.example"]), await new_user()
+    token = (await sign_in(client, app, user, scope="openid")).json()["access_token"]
+    keys = KeySet.import_key_set((await client.get("/.well-known/jwks.json")).json())
+    verified = jwt.decode(token, keys, algorithms=["ES256"])
+    assert verified.header["typ"] == "at+jwt"
+    claims = verified.claims
+    assert claims["iss"] == ISSUER
+    assert claims["sub"] == str(user.id)
+    assert claims["aud"] == [ISSUER, "https://api.example"]
+    assert claims["client_id"] == app.client_id
+    assert claims["scope"] == "openid"
+    assert claims["exp"] - claims["iat"] in (599, 600)
+    assert {"jti", "sid", "nbf"} <= set(claims)
+
+
+@pytest.mark.parametrize("spelling", ["username", "email", "upper", "full-width"])
+async def test_a_username_or_an_address_in_any_spelling_signs_in(
+    client: httpx.AsyncClient, new_client: NewClient, new_user: NewUser, spelling: str
+) -> None:
+    app, user = await new_client(), await new_user()
+    name = {
+        "username": user.username,
+        "email": user.email,
+        "upper": user.username.upper(),
+        "full-width": "".join(chr(ord(c) + 0xFEE0) if "a" <= c <= "z" else c for c in user.username),
+    }[spelling]
+    assert (await sign_in(client, app, user, username=name)).status_code == 200
+
+
+async def test_the_password_grant_is_opt_in(
+    client: httpx.AsyncClient, new_client: NewClient, new_user: NewUser
+) -> None:
+    app, user = await new_client(grants=["refresh_token"]), await new_user()
+    assert_oauth_error(await sign_in(client, app, user), 400, "unauthorized_client")
+
+
+async def test_without_the_refresh_grant_there_is_no_refresh_token(
+    client: httpx.AsyncClient, new_client: NewClient, new_user: NewUser
+) -> None:
+    app, user = await new_client(grants=["password"]), await new_user()
+    assert "refresh_token" not in (await sign_in(client, app, user)).json()
+
+
+async def test_all_refusals_of_credentials_are_the_same_answer(
+    client: httpx.AsyncClient, new_client: NewClient, new_user: NewUser, services: Services
+) -> None:
+    app, user, disabled = await new_client(), await new_user(), await new_user(is_active=False)
+    wrong = await sign_in(client, app, user, password="not the right password")
+    unknown = await sign_in(client, app, user, username="nobody-at-all")
+    switched_off = await sign_in(client, app, disabled)
+    assert wrong.status_code == unknown.status_code == switched_off.status_code == 400
+    assert wrong.content == unknown.content == switched_off.content
+
+
+async def test_a_public_client_signs_in_with_its_id_alone(
+    client: httpx.AsyncClient, new_client: NewClient, new_user: NewUser
+) -> None:
+    app, user = await new_client(is_public=True), await new_user()
+    assert (await sign_in(client, app, user)).status_code == 200
+
+
+async def test_a_sign_in_that_meets_a_password_change_does_not_survive_it(
+    client: httpx.AsyncClient, new_client: NewClient, new_user: NewUser, services: Services
+) -> None:
+    """The password is verified, then changed, then the session would begin: it must not."""
+    app, user = await new_client(), await new_user()
+    verify, verified, changed = services.hasher.verify, asyncio.Event(), asyncio.Event()
+
+    async def slow_verify(hashed: str | None, password: str) -> bool:
+        answer = await verify(hashed, password)
+        verified.set()
+        await changed.wait()
+        return answer
+
+    token = (await sign_in(client, app, user)).json()["access_token"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(services.hasher, "verify", slow_verify)
+        signing_in = asyncio.create_task(sign_in(client, app, user))
+        await verified.wait()
+    change = await client.post(
+        "/users/me/password",
+        json={"current_password": PASSWORD, "new_password": "a wholly different sentence"},
+        headers={"Authorization": f"Bearer {token}"},
+    )
+    assert change.status_code == 204
+    changed.set()
+    assert_oauth_error(await signing_in, 400, "invalid_grant")
+
+
+async def test_the_username_is_never_taken_from_two_accounts(
+    client_with: Callable[..., Any], new_client: NewClient, new_user: NewUser
+) -> None:
+    """An e-mail address of one account cannot be the username of another: usernames have no @."""
+    app, user = await new_client(), await new_user()
+    client = await client_with()
+    response = await client.post(
+        "/register", json={"username": user.email, "email": "other@example.com", "password": PASSWORD}
+    )
+    assert response.status_code == 422
+    assert (await sign_in(client, app, user, username=user.email)).status_code == 200
