@@ -98,9 +98,8 @@ def _faults(new: NewClient) -> list[Fault]:
         faults.append(Fault("/name", "A name has 1 to 100 characters, no control characters."))
     if new.client_id is not None and not re.fullmatch(r"[A-Za-z0-9._~-]{1,64}", new.client_id):
         faults.append(Fault("/client_id", "A client_id has 1 to 64 letters, digits and . _ ~ -"))
-    for grant in new.grants:
-        if grant not in KNOWN_GRANTS:
-            faults.append(Fault("/grants", f"There is no grant of that name; there are {', '.join(KNOWN_GRANTS)}."))
+    if not set(new.grants) <= set(KNOWN_GRANTS):
+        faults.append(Fault("/grants", f"There is no grant of that name; there are {', '.join(KNOWN_GRANTS)}."))
     if not new.scopes or len(" ".join(new.scopes)) > _MAX_SCOPE_CHARACTERS:
         faults.append(Fault("/scopes", f"One scope at least, {_MAX_SCOPE_CHARACTERS} characters at most in all."))
     if not all(_SCOPE.fullmatch(scope) for scope in new.scopes):
