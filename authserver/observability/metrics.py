@@ -1,0 +1,118 @@
+"""What is counted and measured, for Prometheus: `metrics.GRANTS.labels("password", "issued").inc()`.
+
+Label values come from short lists of ours, never from a request. With several worker processes
+(PROMETHEUS_MULTIPROC_DIR, set by `serving`) each one counts into a file and any of them answers for all.
+"""
+
+import os
+import platform
+from functools import cache
+from typing import Literal
+
+import prometheus_client
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+
+import authserver
+
+DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
+"""The environment variable with the folder where the worker processes count; prometheus_client's name."""
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+OTHER_METHOD = "other"
+
+prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
+REGISTRY = CollectorRegistry()
+
+
+def _counter(name: str, help_text: str, *labels: str) -> Counter:
+    return Counter(f"authserver_{name}", help_text, labels, registry=REGISTRY)
+
+
+def _gauge(
+    name: str, help_text: str, *labels: str, workers: Literal["livesum", "livemax", "livemin"] = "livesum"
+) -> Gauge:
+    """Make a gauge; `workers` says how the values of several worker processes become one."""
+    return Gauge(f"authserver_{name}", help_text, labels, registry=REGISTRY, multiprocess_mode=workers)
+
+
+def _seconds(name: str, help_text: str, *labels: str) -> Histogram:
+    bounds = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+    return Histogram(f"authserver_{name}_seconds", help_text, labels, registry=REGISTRY, buckets=bounds)
+
+
+REQUESTS = _counter("http_requests_total", "Requests answered; 499: the client went away.", "route", "method", "status")
+REQUEST_SECONDS = _seconds("http_request_duration", "Time from the request's head to the answer's end.", "route")
+
+GRANTS = _counter(
+    "grants_total", "Requests at /token of authenticated clients: issued, or the error.", "grant", "outcome"
+)
+INTROSPECTIONS = _counter("introspections_total", "Answers of /introspect: active or inactive.", "outcome")
+REVOCATIONS = _counter("revocations_total", "Tokens revoked at /revoke: access_token or refresh_token.", "kind")
+SESSIONS_STARTED = _counter("sessions_started_total", "Sign-ins.")
+SESSIONS_REVOKED = _counter("sessions_revoked_total", "Sessions ended before their time.", "reason")
+REFRESH_RETRIES = _counter("refresh_retries_total", "Just-used refresh tokens that got their successor once more.")
+REFRESH_REUSES = _counter("refresh_reuses_total", "Spent refresh tokens that came back: their session was ended.")
+
+DENYLIST_ANSWERS = _counter(
+    "denylist_answers_total", "Who said whether a token is revoked: redis or database.", "source"
+)
+DENYLIST_WRITES = _counter("denylist_writes_total", "Entries copied to Redis: written or failed.", "outcome")
+
+BREAKER_OPEN = _gauge(
+    "breaker_open", "1 while calls to redis or database are refused.", "dependency", workers="livemax"
+)
+BREAKER_OPENINGS = _counter("breaker_openings_total", "Times that a breaker opened.", "dependency")
+
+HASHES_QUEUED = _gauge("hashes_queued", "Passwords waiting to be hashed.")
+HASHES_RUNNING = _gauge("hashes_running", "Passwords being hashed.")
+HASH_SECONDS = _seconds("hash_duration", "Time to hash one password, without the wait.")
+
+THROTTLED = _counter("throttled_total", "Requests refused with 429.", "kind")
+DATABASE_CONNECTIONS = _gauge("database_connections_in_use", "Connections taken from the pool.")
+SIGNING_KEYS = _gauge("signing_keys_loaded", "Keys that verify or sign in the worst-off process.", workers="livemin")
+_BUILD = _gauge("build_info", "Always 1.", "version", "python", workers="livemax")
+
+
+_BUILD.labels(authserver.__version__, platform.python_version()).set(1)
+# A counter that appears only with its first event hides that event from rate().
+for _store in ("redis", "database"):
+    BREAKER_OPENINGS.labels(_store)
+    DENYLIST_ANSWERS.labels(_store)
+for _outcome in ("active", "inactive"):
+    INTROSPECTIONS.labels(_outcome)
+for _outcome in ("written", "failed"):
+    DENYLIST_WRITES.labels(_outcome)
+
+
+def count_request(route: str, method: str, status: int, seconds: float) -> None:
+    """Count one answered request; `route` is a template or another constant."""
+    method = method if method in METHODS else OTHER_METHOD
+    _requests(route, method, status).inc()
+    _request_seconds(route).observe(seconds)
+
+
+def exposition(accept: str) -> tuple[bytes, str]:
+    """Return all metrics in the text format that fits an Accept header, and its media type."""
+    registry = REGISTRY
+    if os.environ.get(DIRECTORY):
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    encode, media_type = choose_encoder(accept)
+    return encode(registry), media_type
+
+
+def forget_process(pid: int, directory: str) -> None:
+    """Take a dead worker's gauges out; what it counted stays."""
+    mark_process_dead(pid, directory)  # type: ignore[no-untyped-call]
+
+
+# `labels()` takes a lock and builds a tuple: 1 µs each time.
+@cache
+def _requests(route: str, method: str, status: int) -> Counter:
+    return REQUESTS.labels(route, method, status)
+
+
+@cache
+def _request_seconds(route: str) -> Histogram:
+    return REQUEST_SECONDS.labels(route)
