@@ -18,7 +18,10 @@ from authserver.services import Services
 from authserver.settings import Settings
 from tests import application, servers, stores
 from tests.factories import new_client, new_user
+from tests.factories import new_client, new_user
 from tests.stores import Backend, Stores
+
+__all__ = ["new_client", "new_user"]  # fixtures
 
 __all__ = ["new_client", "new_user"]
 
@@ -128,9 +131,7 @@ async def client_with(app_with: Callable[..., Awaitable[FastAPI]]) -> AsyncItera
 
 
 @pytest.fixture
-async def serve(
-    settings: Settings, tmp_path: Path
-) -> AsyncIterator[Callable[..., Awaitable[application.Program]]]:
+async def serve(settings: Settings, tmp_path: Path) -> AsyncIterator[Callable[..., Awaitable[application.Program]]]:
     """Start `authserver serve` as a process: `program = await serve("--workers", "2", access_token_seconds=60)`.
 
     It uses the same database as `app`; `issuer` is where it listens unless given.

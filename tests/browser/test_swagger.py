@@ -1,0 +1,51 @@
+"""A developer presses "Authorize" in Swagger UI and tries an endpoint out."""
+
+from collections.abc import Awaitable, Callable
+from urllib.parse import urlsplit
+
+from playwright.async_api import Page, expect
+
+from tests.application import Program
+from tests.factories import PASSWORD, NewUser
+
+
+async def test_authorize_signs_in_and_try_it_out_answers(
+    page: Page, serve: Callable[..., Awaitable[Program]], new_user: NewUser
+) -> None:
+    user, program = await new_user(), await serve()
+    hosts, problems = set(), []
+    page.on("request", lambda request: hosts.add(urlsplit(request.url).netloc))
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+
+    await page.goto(f"{program.url}/docs")
+    await page.get_by_role("button", name="Authorize").first.click()
+    dialog = page.locator(".modal-ux")
+    password_flow = dialog.locator(".auth-container").filter(has_text="Flow: password").first
+    await expect(password_flow.locator("#client_id")).to_have_value("docs")
+    await password_flow.locator("#oauth_username").fill(user.username)
+    await password_flow.locator("#oauth_password").fill(PASSWORD)
+    await password_flow.get_by_role("button", name="Authorize").click()
+    await expect(password_flow.get_by_role("button", name="Logout")).to_be_visible()
+    await dialog.get_by_role("button", name="Close").first.click()
+
+    operation = page.locator(".opblock-get").filter(has=page.locator('[data-path="/users/me"]'))
+    await operation.locator(".opblock-summary-control").click()
+    await operation.get_by_role("button", name="Try it out").click()
+    await operation.get_by_role("button", name="Execute").click()
+    answer = operation.locator(".live-responses-table")
+    await expect(answer.locator(".response-col_status").last).to_contain_text("200")
+    await expect(answer).to_contain_text(user.username)
+
+    assert hosts == {urlsplit(program.url).netloc}  # it works without the internet
+    assert problems == []
+
+
+async def test_the_form_endpoints_show_their_fields(page: Page, serve: Callable[..., Awaitable[Program]]) -> None:
+    program = await serve()
+    await page.goto(f"{program.url}/docs")
+    operation = page.locator(".opblock-post").filter(has=page.locator('[data-path="/token"]'))
+    await operation.locator(".opblock-summary-control").click()
+    await operation.get_by_role("button", name="Try it out").click()
+    for field in ("grant_type", "username", "password", "refresh_token", "scope", "client_id", "client_secret"):
+        await expect(operation.locator(f'tr[data-property-name="{field}"]')).to_be_visible()
