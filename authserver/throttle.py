@@ -1,0 +1,157 @@
+"""How often one may guess: counters a minute for addresses and clients, in Redis where there is one, else in memory.
+
+These hold back noise, cheaply; that no account can be guessed is the work of users/attempts.py, which is durable.
+"""
+
+import ipaddress
+import math
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any, TypeVar
+
+from limits import RateLimitItemPerMinute
+from limits.aio.storage import RedisStorage, Storage
+from limits.aio.strategies import FixedWindowRateLimiter
+from redis.asyncio import Redis as Client
+from typing_extensions import override
+
+from authserver import opaque
+from authserver.errors import StoreUnavailable, TooManyAttempts
+from authserver.redis import Redis
+from authserver.settings import Settings
+
+PASSWORDS_BY_ADDRESS = "passwords-by-address"
+PASSWORDS_BY_CLIENT = "passwords-by-client"
+CLIENT_SECRETS = "client-secrets"
+REGISTRATIONS = "registrations"
+
+_MAX_COUNTERS = 50_000
+Answer = TypeVar("Answer")
+
+
+class Throttle:
+    """Counts events of a kind under a key, and tells when there were too many in a minute."""
+
+    def __init__(self, settings: Settings, redis: Redis) -> None:
+        self._enabled = settings.throttle_enabled
+        self._redis = redis
+        self._limits = {
+            PASSWORDS_BY_ADDRESS: RateLimitItemPerMinute(settings.throttle_address_failures_per_minute),
+            PASSWORDS_BY_CLIENT: RateLimitItemPerMinute(settings.throttle_client_failures_per_minute),
+            CLIENT_SECRETS: RateLimitItemPerMinute(settings.throttle_client_secret_failures_per_minute),
+            REGISTRATIONS: RateLimitItemPerMinute(settings.throttle_registrations_per_minute),
+        }
+        self._in_memory = FixedWindowRateLimiter(_Memory())
+        self._in_redis: FixedWindowRateLimiter | None = None
+
+    async def check(self, kind: str, key: str) -> None:
+        """Raise TooManyAttempts when the minute's number is used up; counts nothing."""
+        if not self._enabled:
+            return
+        limit, name = self._limits[kind], _name(key)
+        if await self._ask(lambda limiter: limiter.test(limit, kind, name)):
+            return
+        ends_at = (await self._ask(lambda limiter: limiter.get_window_stats(limit, kind, name))).reset_time
+        raise TooManyAttempts(kind, retry_after=math.ceil(ends_at - time.time()))
+
+    async def count(self, kind: str, key: str) -> None:
+        """Count one event."""
+        if not self._enabled:
+            return
+        limit, name = self._limits[kind], _name(key)
+        await self._ask(lambda limiter: limiter.hit(limit, kind, name))
+
+    async def _ask(self, question: Callable[[FixedWindowRateLimiter], Awaitable[Answer]]) -> Answer:
+        """Put the question to Redis; to this process' own counters without one. Its faults are nobody's problem."""
+        if self._redis.is_configured:
+            with suppress(StoreUnavailable):
+                return await self._redis.ask(lambda client: question(self._over(client)))
+        return await question(self._in_memory)
+
+    def _over(self, client: Client) -> FixedWindowRateLimiter:
+        if self._in_redis is None:
+            options: dict[str, Any] = {"connection_pool": client.connection_pool}
+            storage = RedisStorage(
+                "async+redis://", implementation="redispy", key_prefix="authserver:throttle", **options
+            )
+            self._in_redis = FixedWindowRateLimiter(storage)
+        return self._in_redis
+
+
+class _Memory(Storage):
+    """Counters of this process, a bounded number (the library's own looks through all of them at each hit)."""
+
+    STORAGE_SCHEME = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._counters: dict[str, tuple[int, float]] = {}
+        """What was counted, and when that is forgotten."""
+
+    @property
+    @override
+    def base_exceptions(self) -> tuple[type[Exception], ...]:
+        return ()
+
+    @override
+    async def incr(self, key: str, expiry: float, amount: int = 1) -> int:
+        counted, ends_at = self._counter(key)
+        if not counted:
+            self._make_room()
+            ends_at = time.time() + expiry
+        self._counters[key] = (counted + amount, ends_at)
+        return counted + amount
+
+    @override
+    async def get(self, key: str) -> int:
+        return self._counter(key)[0]
+
+    @override
+    async def get_expiry(self, key: str) -> float:
+        return self._counter(key)[1]
+
+    @override
+    async def check(self) -> bool:
+        return True
+
+    @override
+    async def reset(self) -> int:
+        self._counters.clear()
+        return 0
+
+    @override
+    async def clear(self, key: str) -> None:
+        self._counters.pop(key, None)
+
+    def _counter(self, key: str) -> tuple[int, float]:
+        now = time.time()
+        counter = self._counters.get(key, (0, now))
+        return counter if counter[1] > now else (0, now)
+
+    def _make_room(self) -> None:
+        """Forget what is over when there are too many, and the older half if that is not enough."""
+        if len(self._counters) < _MAX_COUNTERS:
+            return
+        now = time.time()
+        current = {key: counter for key, counter in self._counters.items() if counter[1] > now}
+        by_age = list(current.items())
+        self._counters = dict(by_age[len(by_age) // 2 :]) if len(by_age) > _MAX_COUNTERS // 2 else current
+
+
+def address_key(ip: str | None) -> str:
+    """Return under which name an address is counted: itself for IPv4, its /64 for IPv6 (one customer has so many)."""
+    try:
+        address = ipaddress.ip_address(ip or "")
+    except ValueError:
+        return "unknown"
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.ipv4_mapped:
+            return str(address.ipv4_mapped)
+        return str(ipaddress.ip_network((address, 64), strict=False))
+    return str(address)
+
+
+def _name(key: str) -> str:
+    """Return a name of bounded length: keys hold what strangers send, and addresses, which nobody needs to read."""
+    return opaque.digest(key.encode("utf-8", "surrogatepass"))[:32]

@@ -1,0 +1,189 @@
+"""No account can be guessed, and no stranger can lock its owner out (NIST SP 800-63B-4 §3.2.2).
+
+A guess is counted *before* the password is looked at, in one statement of the database: however many are tried at a
+time, on however many nodes, at most `throttle_account_max_failures` in a row are ever evaluated. A wrong password then
+makes the next one wait: nothing for the first `throttle_account_free_failures`, then 1 s, 2 s, 4 s … up to
+`throttle_account_max_wait_seconds`, at the maximum `throttle_account_lock_seconds`, after which the count begins anew.
+
+An address from which the user has signed in within 30 days has waits of its own and a fifth of the guesses for itself:
+strangers cannot use these up. A name that nobody has is counted like any other, so the answers do not tell.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from math import ceil
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, case, delete, literal, or_, select, tuple_, update
+from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from authserver import clock, opaque
+from authserver.db import UTCDateTime
+from authserver.errors import TooManyAttempts
+from authserver.settings import Settings
+from authserver.users.models import AccountAttempts, KnownAddress
+
+_KNOWN_FOR = timedelta(days=30)
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One guess that was let through, to be settled by `failed`, `succeeded` or `taken_back`."""
+
+    key: str
+    user_id: UUID | None
+    address: str
+    is_known_address: bool
+
+
+async def begin(
+    tx: AsyncSession, settings: Settings, *, user_id: UUID | None, name: str, address: str
+) -> Attempt | None:
+    """Count a guess at an account, or at a folded name that nobody has; TooManyAttempts if it may not be made.
+
+    None when nothing is throttled. `address` comes from throttle.address_key.
+    """
+    if not settings.throttle_enabled:
+        return None
+    now = clock.now()
+    known = await _known(tx, user_id, address, now)
+    attempt = Attempt(_key(user_id, name), user_id, address, known is not None)
+    if known is not None and known.blocked_until > now:
+        raise TooManyAttempts("account", _seconds(known.blocked_until - now))
+    if await _count(tx, settings, attempt, now):
+        return attempt
+    blocked_until = await tx.scalar(select(AccountAttempts.blocked_until).where(AccountAttempts.key == attempt.key))
+    raise TooManyAttempts("account", _seconds((blocked_until or now) - now))
+
+
+async def failed(tx: AsyncSession, settings: Settings, attempt: Attempt | None) -> None:
+    """The password was wrong: make the next one from there wait."""
+    if attempt is None:
+        return
+    table: type[AccountAttempts | KnownAddress] = AccountAttempts
+    where: tuple[ColumnElement[bool], ...] = (AccountAttempts.key == attempt.key,)
+    limit = settings.throttle_account_max_failures - _kept_back(settings)
+    if attempt.is_known_address:
+        table = KnownAddress
+        where = (KnownAddress.user_id == attempt.user_id, KnownAddress.address == attempt.address)
+        limit = max(1, _kept_back(settings))
+    # At the limit only after the longest wait: it begins anew.
+    counted = case((table.failures >= limit, 1), else_=table.failures + 1)
+    failures = await tx.scalar(update(table).where(*where).values(failures=counted).returning(table.failures))
+    wait = _wait(settings, failures or 0, limit)
+    if wait:
+        await tx.execute(update(table).where(*where).values(blocked_until=clock.now() + wait))
+
+
+async def succeeded(tx: AsyncSession, attempt: Attempt | None) -> None:
+    """The password was right: forget the guesses from there, and know the address from now on."""
+    if attempt is None or attempt.user_id is None:
+        return
+    now = clock.now()
+    mine = AccountAttempts.key == attempt.key
+    if attempt.is_known_address:
+        # What strangers did stays counted: their guesses do not become free because the owner signs in somewhere else.
+        known = await _known(tx, attempt.user_id, attempt.address, now)
+        undone = 1 + (known.failures if known else 0)
+        left = case((AccountAttempts.attempts > undone, AccountAttempts.attempts - undone), else_=0)
+        await tx.execute(update(AccountAttempts).where(mine).values(attempts=left))
+    else:
+        await tx.execute(update(AccountAttempts).where(mine).values(attempts=0, failures=0, blocked_until=now))
+    fresh = {"failures": 0, "blocked_until": now, "last_success_at": now}
+    await tx.execute(
+        _insert(tx)(KnownAddress)
+        .values(user_id=attempt.user_id, address=attempt.address, **fresh)
+        .on_conflict_do_update(index_elements=[KnownAddress.user_id, KnownAddress.address], set_=fresh)
+    )
+
+
+async def taken_back(tx: AsyncSession, attempt: Attempt | None) -> None:
+    """The password was not looked at after all: nothing has been guessed."""
+    if attempt is not None:
+        left = case((AccountAttempts.attempts > 0, AccountAttempts.attempts - 1), else_=0)
+        await tx.execute(update(AccountAttempts).where(AccountAttempts.key == attempt.key).values(attempts=left))
+
+
+async def prune(tx: AsyncSession, settings: Settings, limit: int) -> int:
+    """Delete at most `limit` counters of each kind that no longer count; return how many."""
+    now = clock.now()
+    over = AccountAttempts.updated_at <= now - _lock(settings)
+    counters = select(AccountAttempts.key).where(over, AccountAttempts.blocked_until <= now).limit(limit)
+    deleted = await tx.execute(delete(AccountAttempts).where(AccountAttempts.key.in_(counters)))
+    address = tuple_(KnownAddress.user_id, KnownAddress.address)
+    unused = select(address).where(KnownAddress.last_success_at <= now - _KNOWN_FOR).limit(limit)
+    forgotten = await tx.execute(delete(KnownAddress).where(address.in_(unused)))
+    return int(deleted.rowcount + forgotten.rowcount)  # type: ignore[attr-defined]
+
+
+async def _known(tx: AsyncSession, user_id: UUID | None, address: str, now: datetime) -> KnownAddress | None:
+    """Return the row of an address that is the user's own; asks for nobody's too, which takes as long."""
+    query = select(KnownAddress).where(
+        KnownAddress.user_id == user_id,
+        KnownAddress.address == address,
+        KnownAddress.last_success_at > now - _KNOWN_FOR,
+    )
+    return (await tx.scalars(query)).one_or_none()
+
+
+async def _count(tx: AsyncSession, settings: Settings, attempt: Attempt, now: datetime) -> bool:
+    """Add one to the account's guesses if there is one left; the database decides between all that try at a time."""
+    row = AccountAttempts
+    limit = settings.throttle_account_max_failures
+    begins_anew = row.updated_at <= now - _lock(settings)
+    may_try: ColumnElement[bool] = row.attempts < limit
+    seen_at: Any = row.updated_at
+    if not attempt.is_known_address:
+        may_try = (row.attempts < limit - _kept_back(settings)) & (row.blocked_until <= now)
+        seen_at = literal(now, UTCDateTime)
+    statement = (
+        _insert(tx)(row)
+        .values(key=attempt.key, attempts=1, failures=0, blocked_until=now, updated_at=now)
+        .on_conflict_do_update(
+            index_elements=[row.key],
+            set_={
+                "attempts": case((begins_anew, 1), else_=row.attempts + 1),
+                "failures": case((begins_anew, 0), else_=row.failures),
+                "updated_at": case((begins_anew, literal(now, UTCDateTime)), else_=seen_at),
+            },
+            where=or_(begins_anew, may_try),
+        )
+        .returning(row.key)
+    )
+    return await tx.scalar(statement) is not None
+
+
+def _insert(tx: AsyncSession) -> Any:
+    """Return the INSERT that knows ON CONFLICT: one for each database, alike in use."""
+    return sqlite_insert if tx.get_bind().dialect.name == "sqlite" else postgresql_insert
+
+
+def _key(user_id: UUID | None, name: str) -> str:
+    """Return the key of an account, whichever of its names was used, or of a name without one."""
+    return opaque.digest((f"name {name}" if user_id is None else f"user {user_id}").encode("utf-8", "surrogatepass"))
+
+
+def _kept_back(settings: Settings) -> int:
+    """Return how many of the guesses only the user's own addresses can make."""
+    limit = settings.throttle_account_max_failures
+    return min(limit - 1, max(1, limit // 5))
+
+
+def _wait(settings: Settings, failures: int, limit: int) -> timedelta:
+    if failures >= limit:
+        return _lock(settings)
+    beyond = failures - settings.throttle_account_free_failures
+    if beyond <= 0:
+        return timedelta(0)
+    return timedelta(seconds=min(2 ** (beyond - 1), settings.throttle_account_max_wait_seconds))
+
+
+def _lock(settings: Settings) -> timedelta:
+    return timedelta(seconds=settings.throttle_account_lock_seconds)
+
+
+def _seconds(wait: timedelta) -> int:
+    return ceil(wait.total_seconds())

@@ -1,0 +1,148 @@
+"""Is this the user's password? Nobody by that name, disabled, wrong: one answer, in one time."""
+
+import logging
+from dataclasses import dataclass
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from authserver import text
+from authserver.db import Database
+from authserver.errors import Busy
+from authserver.settings import Settings
+from authserver.throttle import PASSWORDS_BY_ADDRESS, PASSWORDS_BY_CLIENT, Throttle, address_key
+from authserver.users import attempts
+from authserver.users.attempts import Attempt
+from authserver.users.models import User
+from authserver.users.passwords import Hasher
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class VerifiedPassword:
+    """Who has given the right password. It counts once `admit` has found that nothing changed meanwhile."""
+
+    user_id: UUID
+    username: str
+    generation: int
+    """The user's, when the password was verified."""
+    new_hash: str | None
+    """The same password under today's parameters, if it was stored under others."""
+    attempt: Attempt | None
+
+
+async def verify_password(
+    db: Database,
+    hasher: Hasher,
+    throttle: Throttle,
+    settings: Settings,
+    *,
+    identifier: str,
+    password: str,
+    ip: str | None,
+    client_id: str,
+) -> VerifiedPassword | None:
+    """Return who it is, by username or e-mail address and password; None for everything that is not right.
+
+    Raises TooManyAttempts before anything is hashed, Busy when too many hashes wait, StoreUnavailable.
+    """
+    address = address_key(ip)
+    await throttle.check(PASSWORDS_BY_ADDRESS, address)
+    await throttle.check(PASSWORDS_BY_CLIENT, client_id)
+    verified = await _verify(
+        db, hasher, settings, which=by_name(identifier), name=text.fold(identifier), password=password, address=address
+    )
+    if verified is None:
+        await throttle.count(PASSWORDS_BY_ADDRESS, address)
+        await throttle.count(PASSWORDS_BY_CLIENT, client_id)
+    return verified
+
+
+async def confirm_password(
+    db: Database,
+    hasher: Hasher,
+    throttle: Throttle,
+    settings: Settings,
+    *,
+    user_id: UUID,
+    password: str,
+    ip: str | None,
+) -> VerifiedPassword | None:
+    """Have a user who is signed in prove it again; guesses count as they do at sign-in."""
+    address = address_key(ip)
+    await throttle.check(PASSWORDS_BY_ADDRESS, address)
+    verified = await _verify(
+        db, hasher, settings, which=User.id == user_id, name=str(user_id), password=password, address=address
+    )
+    if verified is None:
+        await throttle.count(PASSWORDS_BY_ADDRESS, address)
+    return verified
+
+
+async def admit(tx: AsyncSession, verified: VerifiedPassword) -> bool:
+    """Tell whether the verified password still is the user's, in the transaction that starts what it is for.
+
+    The user's row stays locked until its end, so a password change or a disabling comes before it, and is seen, or
+    after it, and ends the new session too (denylist.md, rule 4).
+    """
+    query = select(User.generation, User.is_active).where(User.id == verified.user_id)
+    # Shared, so that people may sign in many times at once; not by those who will write the row.
+    to_write = verified.new_hash is not None
+    query = query.with_for_update(read=not to_write, key_share=to_write)
+    user = (await tx.execute(query)).one_or_none()
+    if user is None or not user.is_active or user.generation != verified.generation:
+        return False
+    if verified.new_hash is not None:
+        change = update(User).where(User.id == verified.user_id)
+        await tx.execute(change.values(hashed_password=verified.new_hash, updated_at=User.updated_at))
+    await attempts.succeeded(tx, verified.attempt)
+    return True
+
+
+def by_name(identifier: str) -> ColumnElement[bool]:
+    """Return the condition for the user with a username or an e-mail address; only the latter contain an @."""
+    folded = text.fold(identifier)
+    return (User.email_key if "@" in folded else User.username_key) == folded
+
+
+async def _verify(
+    db: Database,
+    hasher: Hasher,
+    settings: Settings,
+    *,
+    which: ColumnElement[bool],
+    name: str,
+    password: str,
+    address: str,
+) -> VerifiedPassword | None:
+    hasher.check_room()
+    async with db.write() if settings.throttle_enabled else db.read() as tx:
+        user = (await tx.scalars(select(User).where(which))).one_or_none()
+        attempt = await attempts.begin(tx, settings, user_id=user.id if user else None, name=name, address=address)
+    # No connection is held while hashing.
+    try:
+        is_right = await hasher.verify(user.hashed_password if user else None, password)
+    except Busy:
+        async with db.write() as tx:
+            await attempts.taken_back(tx, attempt)
+        raise
+    if user is None or not is_right or not user.is_active:
+        if attempt is not None:
+            async with db.write() as tx:
+                await attempts.failed(tx, settings, attempt)
+        return None
+    new_hash = await _rehashed(hasher, user.hashed_password, password)
+    return VerifiedPassword(user.id, user.username, user.generation, new_hash, attempt)
+
+
+async def _rehashed(hasher: Hasher, hashed: str, password: str) -> str | None:
+    """Return the password under today's parameters if that is to be stored; another time when hashing is busy."""
+    if not hasher.needs_rehash(hashed):
+        return None
+    try:
+        return await hasher.hash(password)
+    except Busy:
+        log.info("rehash_postponed")
+        return None

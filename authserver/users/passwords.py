@@ -1,0 +1,138 @@
+"""Hashing passwords with argon2id (RFC 9106), never on the event loop and never more at a time than there are cores."""
+
+import asyncio
+import base64
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from typing import TypeVar
+
+import argon2
+from argon2.exceptions import HashingError, InvalidHashError, VerificationError, VerifyMismatchError
+
+from authserver import text
+from authserver.errors import Busy
+from authserver.settings import Settings
+
+log = logging.getLogger(__name__)
+
+Answer = TypeVar("Answer")
+_SALT_BYTES, _HASH_BYTES = 16, 32
+
+
+class Hasher:
+    """Hashes and verifies in threads of its own. When `argon2_queue` callers wait already, it is Busy at once."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._argon2 = argon2.PasswordHasher(
+            time_cost=settings.argon2_time_cost,
+            memory_cost=settings.argon2_memory_kib,
+            parallelism=settings.argon2_parallelism,
+            hash_len=_HASH_BYTES,
+            salt_len=_SALT_BYTES,
+            type=argon2.Type.ID,
+        )
+        self._max_length = settings.password_max_length
+        self._nobodys_hash = _matches_nothing(self._argon2)
+        self._threads = settings.argon2_threads or max(1, _cores() // settings.workers)
+        self._capacity = self._threads + settings.argon2_queue
+        self._executor = ThreadPoolExecutor(self._threads, thread_name_prefix="argon2")
+        self._lock = threading.Lock()
+        self._admitted = 0
+        self._seconds = 0.0
+
+        self.running = 0
+        """Hashes being made now."""
+
+    @property
+    def queued(self) -> int:
+        """Hashes that wait for a thread."""
+        return max(0, self._admitted - self.running)
+
+    async def hash(self, password: str) -> str:
+        """Return what is stored for a password (a PHC string); Busy when too many wait."""
+        return await self._in_thread(partial(self._argon2.hash, _encoded(text.normalise(password))))
+
+    async def verify(self, hashed: str | None, password: str) -> bool:
+        """Tell whether the password is the one; Busy when too many wait.
+
+        None stands for a user that does not exist: as much work as a wrong password, and False. So is a password
+        that is longer than any that was ever accepted.
+        """
+        password = text.normalise(password)
+        if len(password) > self._max_length:
+            hashed, password = None, password[: self._max_length]
+        return await self._in_thread(partial(self._verify, hashed, _encoded(password)))
+
+    def needs_rehash(self, hashed: str) -> bool:
+        """Tell whether a hash was made with other parameters than today's."""
+        return self._argon2.check_needs_rehash(hashed)
+
+    def check_room(self) -> None:
+        """Raise Busy if the next hash would be refused: before anything is counted or looked up for it."""
+        if self._admitted >= self._capacity:
+            # Half the queue is done by then.
+            raise Busy("the password-hashing queue is full", retry_after=1 + round(self._seconds * self._capacity / 2))
+
+    def close(self) -> None:
+        """Give the threads back; what waits is not hashed any more."""
+        self._executor.shutdown(wait=False, cancel_futures=True)
+
+    async def _in_thread(self, work: Callable[[], Answer]) -> Answer:
+        self.check_room()
+        with self._lock:
+            self._admitted += 1
+        future = self._executor.submit(self._timed, work)
+        # Runs too when the caller gives up: at once if the work has not begun, else when it is done.
+        future.add_done_callback(self._release)
+        return await asyncio.wrap_future(future)
+
+    def _timed(self, work: Callable[[], Answer]) -> Answer:
+        with self._lock:
+            self.running += 1
+        began = time.perf_counter()
+        try:
+            return work()
+        except HashingError as no_memory:
+            raise Busy(f"argon2: {no_memory}") from no_memory
+        finally:
+            with self._lock:
+                self.running -= 1
+                self._seconds = (time.perf_counter() - began) / self._threads
+
+    def _release(self, _future: Future[Answer]) -> None:
+        with self._lock:
+            self._admitted -= 1
+
+    def _verify(self, hashed: str | None, password: bytes) -> bool:
+        try:
+            return self._argon2.verify(hashed or self._nobodys_hash, password)
+        except VerifyMismatchError:
+            return False
+        except InvalidHashError:
+            log.error("password_hash_unreadable")  # noqa: TRY400 - the traceback would say nothing more
+            return self._verify(None, password)
+        except VerificationError as no_memory:
+            raise Busy(f"argon2: {no_memory}") from no_memory
+
+
+def _encoded(password: str) -> bytes:
+    return password.encode("utf-8", "surrogatepass")
+
+
+def _matches_nothing(hasher: argon2.PasswordHasher) -> str:
+    """Return a hash of no known password: verifying against it takes as long as against a real one."""
+    salt, digest = (
+        base64.b64encode(os.urandom(size)).rstrip(b"=").decode() for size in (hasher.salt_len, hasher.hash_len)
+    )
+    costs = f"m={hasher.memory_cost},t={hasher.time_cost},p={hasher.parallelism}"
+    return f"$argon2id$v=19${costs}${salt}${digest}"
+
+
+def _cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
