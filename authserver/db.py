@@ -49,7 +49,7 @@ class UTCDateTime(TypeDecorator[datetime]):
     impl = DateTime(timezone=True)
     cache_ok = True
 
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
         """Store UTC; a naive value is a mistake."""
         if value is None:
             return None
@@ -57,14 +57,14 @@ class UTCDateTime(TypeDecorator[datetime]):
             raise ValueError("a naive datetime")
         return value.astimezone(UTC)
 
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
         """Return UTC."""
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
-class _Connection(asyncpg.Connection):  # type: ignore[type-arg]
+class _Connection(asyncpg.Connection):  # type: ignore[misc]
     """A connection that is given up without a good-bye: a hung server would not answer it either."""
 
     async def close(self, *, timeout: float | None = None) -> None:  # noqa: ASYNC109 - asyncpg's own parameter
@@ -98,7 +98,7 @@ class Database:
         """
         async with self._transaction() as tx:
             if self.is_sqlite:
-                await tx.connection(execution_options={"sqlite_begin": "IMMEDIATE"})
+                _ = await tx.connection(execution_options={"sqlite_begin": "IMMEDIATE"})
             yield tx
             await tx.commit()
 

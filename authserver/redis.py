@@ -1,4 +1,4 @@
-"""Redis, which makes things fast and is never needed: bounded in time, behind a breaker, one exception for all faults."""
+"""Redis, which makes things fast and is never needed: bounded in time, behind a breaker, one exception for all."""
 
 import asyncio
 import logging

@@ -1,6 +1,7 @@
 """POST /introspect (RFC 7662)."""
 
 import base64
+import hmac
 import json
 from datetime import timedelta
 
@@ -8,7 +9,7 @@ import httpx
 import pytest
 from freezegun import freeze_time
 from joserfc import jwt
-from joserfc.jwk import ECKey, OctKey
+from joserfc.jwk import ECKey
 
 from authserver import clock
 from authserver.services import Services
@@ -20,25 +21,25 @@ INACTIVE = b'{"active":false}'
 
 
 @pytest.fixture
-async def app(new_client: NewClient) -> App:
+async def caller(new_client: NewClient) -> App:
     return await new_client()
 
 
 @pytest.fixture
-async def tokens(client: httpx.AsyncClient, app: App, new_user: NewUser) -> dict[str, str]:
-    return dict((await sign_in(client, app, await new_user())).json())
+async def tokens(client: httpx.AsyncClient, caller: App, new_user: NewUser) -> dict[str, str]:
+    return dict((await sign_in(client, caller, await new_user())).json())
 
 
-async def introspect(client: httpx.AsyncClient, app: App, token: str, **form: str) -> httpx.Response:
-    return await client.post("/introspect", data={"token": token} | form, auth=basic(app))
+async def introspect(client: httpx.AsyncClient, caller: App, token: str, **form: str) -> httpx.Response:
+    return await client.post("/introspect", data={"token": token} | form, auth=basic(caller))
 
 
 async def test_an_active_token_tells_all_that_a_resource_server_needs(
-    client: httpx.AsyncClient, app: App, new_user: NewUser
+    client: httpx.AsyncClient, caller: App, new_user: NewUser
 ) -> None:
     user = await new_user()
-    token = (await sign_in(client, app, user, scope="openid email")).json()["access_token"]
-    response = await introspect(client, app, token)
+    token = (await sign_in(client, caller, user, scope="openid email")).json()["access_token"]
+    response = await introspect(client, caller, token)
     claims = claims_of(token)
     assert response.json() == {
         "active": True,
@@ -49,7 +50,7 @@ async def test_an_active_token_tells_all_that_a_resource_server_needs(
         "iat": claims["iat"],
         "nbf": claims["nbf"],
         "jti": claims["jti"],
-        "client_id": app.client_id,
+        "client_id": caller.client_id,
         "scope": "openid email",
         "username": user.username,
         "token_type": "Bearer",
@@ -60,51 +61,51 @@ async def test_an_active_token_tells_all_that_a_resource_server_needs(
 
 async def test_who_may_see_a_token(client: httpx.AsyncClient, new_client: NewClient, new_user: NewUser) -> None:
     audience, privileged, stranger = await new_client(), await new_client(may_introspect=True), await new_client()
-    app = await new_client(audience=[audience.client_id])
-    token = (await sign_in(client, app, await new_user())).json()["access_token"]
-    for caller in (app, audience, privileged):
+    caller = await new_client(audience=[audience.client_id])
+    token = (await sign_in(client, caller, await new_user())).json()["access_token"]
+    for caller in (caller, audience, privileged):
         assert (await introspect(client, caller, token)).json()["active"] is True
     assert (await introspect(client, stranger, token)).content == INACTIVE
 
 
 async def test_a_refresh_token_is_seen_by_its_own_client_only(
-    client: httpx.AsyncClient, app: App, new_client: NewClient, tokens: dict[str, str]
+    client: httpx.AsyncClient, caller: App, new_client: NewClient, tokens: dict[str, str]
 ) -> None:
     """A resource server that sees one as active lets it in as a bearer token."""
-    own = (await introspect(client, app, tokens["refresh_token"])).json()
+    own = (await introspect(client, caller, tokens["refresh_token"])).json()
     assert own["active"] is True
-    assert own["client_id"] == app.client_id
+    assert own["client_id"] == caller.client_id
     assert own["token_type"] != "Bearer"
     privileged = await new_client(may_introspect=True)
     assert (await introspect(client, privileged, tokens["refresh_token"])).content == INACTIVE
 
 
-async def test_a_spent_refresh_token_is_inactive(client: httpx.AsyncClient, app: App, tokens: dict[str, str]) -> None:
+async def test_a_spent_refresh_token_is_inactive(client: httpx.AsyncClient, caller: App, tokens: dict[str, str]) -> None:
     data = {"grant_type": "refresh_token", "refresh_token": tokens["refresh_token"]}
-    successor = (await client.post("/token", data=data, auth=basic(app))).json()["refresh_token"]
-    assert (await introspect(client, app, tokens["refresh_token"])).content == INACTIVE
-    assert (await introspect(client, app, successor)).json()["active"] is True
+    successor = (await client.post("/token", data=data, auth=basic(caller))).json()["refresh_token"]
+    assert (await introspect(client, caller, tokens["refresh_token"])).content == INACTIVE
+    assert (await introspect(client, caller, successor)).json()["active"] is True
 
 
-async def test_an_expired_token_is_inactive(client: httpx.AsyncClient, app: App, tokens: dict[str, str]) -> None:
+async def test_an_expired_token_is_inactive(client: httpx.AsyncClient, caller: App, tokens: dict[str, str]) -> None:
     with freeze_time(clock.now() + timedelta(seconds=601), tick=True, real_asyncio=True):
-        assert (await introspect(client, app, tokens["access_token"])).content == INACTIVE
+        assert (await introspect(client, caller, tokens["access_token"])).content == INACTIVE
 
 
 async def test_a_public_client_cannot_introspect(client: httpx.AsyncClient, new_client: NewClient) -> None:
-    app = await new_client(is_public=True)
-    response = await client.post("/introspect", data={"token": "x", "client_id": app.client_id})
+    caller = await new_client(is_public=True)
+    response = await client.post("/introspect", data={"token": "x", "client_id": caller.client_id})
     assert_oauth_error(response, 401, "invalid_client")
 
 
-async def test_a_missing_token_is_an_invalid_request(client: httpx.AsyncClient, app: App) -> None:
-    assert_oauth_error(await introspect(client, app, ""), 400, "invalid_request")
+async def test_a_missing_token_is_an_invalid_request(client: httpx.AsyncClient, caller: App) -> None:
+    assert_oauth_error(await introspect(client, caller, ""), 400, "invalid_request")
 
 
 @pytest.mark.parametrize("hint", ["access_token", "refresh_token", "saml2", "ü"])
-async def test_a_hint_changes_nothing(client: httpx.AsyncClient, app: App, tokens: dict[str, str], hint: str) -> None:
+async def test_a_hint_changes_nothing(client: httpx.AsyncClient, caller: App, tokens: dict[str, str], hint: str) -> None:
     for kind in ("access_token", "refresh_token"):
-        assert (await introspect(client, app, tokens[kind], token_type_hint=hint)).json()["active"] is True
+        assert (await introspect(client, caller, tokens[kind], token_type_hint=hint)).json()["active"] is True
 
 
 RUBBISH = {
@@ -122,8 +123,8 @@ RUBBISH = {
 
 
 @pytest.mark.parametrize("case", RUBBISH)
-async def test_rubbish_is_inactive(client: httpx.AsyncClient, app: App, case: str) -> None:
-    assert (await introspect(client, app, RUBBISH[case])).content == INACTIVE
+async def test_rubbish_is_inactive(client: httpx.AsyncClient, caller: App, case: str) -> None:
+    assert (await introspect(client, caller, RUBBISH[case])).content == INACTIVE
 
 
 def _segment(document: dict[str, object]) -> str:
@@ -142,10 +143,11 @@ def forgeries(token: str, services: Services) -> dict[str, str]:
     def signed(key: ECKey, head: dict[str, object] | None = None, **changes: object) -> str:
         return jwt.encode(base | (head or {}), claims | changes, key, algorithms=["ES256"])
 
-    as_secret = OctKey.import_key(own.public.as_pem(private=False))
+    hs256 = f"{_segment({**base, 'alg': 'HS256'})}.{payload}"
+    with_public_key = hmac.digest(own.public.as_pem(private=False), hs256.encode(), "sha256")
     return {
         "alg none": f"{_segment({**base, 'alg': 'none'})}.{payload}.",
-        "HS256 with the public key": jwt.encode(base | {"alg": "HS256"}, claims, as_secret, algorithms=["HS256"]),
+        "HS256 with the public key": f"{hs256}.{base64.urlsafe_b64encode(with_public_key).decode().rstrip('=')}",
         "another's key under our kid": signed(stranger),
         "a key in the header": signed(stranger, {"jwk": stranger.as_dict(private=False), "kid": "mine"}),
         "an unknown kid": signed(stranger, {"kid": stranger.thumbprint()}),
@@ -161,15 +163,15 @@ def forgeries(token: str, services: Services) -> dict[str, str]:
 
 
 async def test_a_forged_token_is_inactive(
-    client: httpx.AsyncClient, app: App, tokens: dict[str, str], services: Services
+    client: httpx.AsyncClient, caller: App, tokens: dict[str, str], services: Services
 ) -> None:
     for case, forged in forgeries(tokens["access_token"], services).items():
-        assert (await introspect(client, app, forged)).content == INACTIVE, case
-    assert (await introspect(client, app, tokens["access_token"])).json()["active"] is True
+        assert (await introspect(client, caller, forged)).content == INACTIVE, case
+    assert (await introspect(client, caller, tokens["access_token"])).json()["active"] is True
 
 
 async def test_the_twin_of_a_signature_is_revoked_with_the_token(
-    client: httpx.AsyncClient, app: App, tokens: dict[str, str]
+    client: httpx.AsyncClient, caller: App, tokens: dict[str, str]
 ) -> None:
     """ES256 has a second valid signature (r, n − s) for each: a list of token strings would miss it."""
     order = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
@@ -178,20 +180,20 @@ async def test_the_twin_of_a_signature_is_revoked_with_the_token(
     s = order - int.from_bytes(raw[32:])
     twin = base64.urlsafe_b64encode(raw[:32] + s.to_bytes(32)).decode().rstrip("=")
     twin_token = f"{header}.{payload}.{twin}"
-    await client.post("/revoke", data={"token": tokens["access_token"]}, auth=basic(app))
-    assert (await introspect(client, app, twin_token)).content == INACTIVE
+    await client.post("/revoke", data={"token": tokens["access_token"]}, auth=basic(caller))
+    assert (await introspect(client, caller, twin_token)).content == INACTIVE
 
 
 async def test_a_token_stays_good_while_keys_rotate(
     client: httpx.AsyncClient, new_client: NewClient, new_user: NewUser, services: Services
 ) -> None:
-    app, user = await new_client(), await new_user()
-    token = (await sign_in(client, app, user)).json()["access_token"]
+    caller, user = await new_client(), await new_user()
+    token = (await sign_in(client, caller, user)).json()["access_token"]
     successor = await services.keyring.rotate()
     published = {key["kid"] for key in (await client.get("/.well-known/jwks.json")).json()["keys"]}
     assert successor in published
     assert services.keyring.signing_key().kid != successor  # announced, not yet used
-    assert (await introspect(client, app, token)).json()["active"] is True
+    assert (await introspect(client, caller, token)).json()["active"] is True
     with freeze_time(clock.now() + timedelta(seconds=361), tick=True, real_asyncio=True):
         assert services.keyring.signing_key().kid == successor
-        assert (await introspect(client, app, token)).json()["active"] is True
+        assert (await introspect(client, caller, token)).json()["active"] is True

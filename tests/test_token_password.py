@@ -52,7 +52,7 @@ async def test_signing_in_answers_with_tokens(
     body = response.json()
     assert body["token_type"] == "Bearer"
     assert body["scope"] == "openid profile email"
-    assert 595 <= body["expires_in"] <= 600
+    assert body["expires_in"] == 600
     assert body["refresh_token"].startswith("authserver_rt_")
 
 

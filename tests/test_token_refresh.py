@@ -16,27 +16,27 @@ from tests.factories import App, NewClient, NewUser, basic, claims_of, sign_in
 from tests.test_token_form import assert_oauth_error
 
 
-async def refresh(client: httpx.AsyncClient, app: App, token: str, **form: str) -> httpx.Response:
+async def refresh(client: httpx.AsyncClient, caller: App, token: str, **form: str) -> httpx.Response:
     data = {"grant_type": "refresh_token", "refresh_token": token} | form
-    if app.secret is None:
-        return await client.post("/token", data=data | {"client_id": app.client_id})
-    return await client.post("/token", data=data, auth=basic(app))
+    if caller.secret is None:
+        return await client.post("/token", data=data | {"client_id": caller.client_id})
+    return await client.post("/token", data=data, auth=basic(caller))
 
 
-async def is_active(client: httpx.AsyncClient, app: App, token: str) -> bool:
-    response = await client.post("/introspect", data={"token": token}, auth=basic(app))
+async def is_active(client: httpx.AsyncClient, caller: App, token: str) -> bool:
+    response = await client.post("/introspect", data={"token": token}, auth=basic(caller))
     assert response.status_code == 200
     return bool(response.json()["active"])
 
 
 @pytest.fixture
-async def app(new_client: NewClient) -> App:
+async def caller(new_client: NewClient) -> App:
     return await new_client()
 
 
 @pytest.fixture
-async def tokens(client: httpx.AsyncClient, app: App, new_user: NewUser) -> dict[str, str]:
-    return dict((await sign_in(client, app, await new_user())).json())
+async def tokens(client: httpx.AsyncClient, caller: App, new_user: NewUser) -> dict[str, str]:
+    return dict((await sign_in(client, caller, await new_user())).json())
 
 
 BAD_TOKENS = {
@@ -50,193 +50,193 @@ BAD_TOKENS = {
 
 
 @pytest.mark.parametrize("case", BAD_TOKENS)
-async def test_a_token_that_is_none_is_an_invalid_grant(client: httpx.AsyncClient, app: App, case: str) -> None:
-    assert_oauth_error(await refresh(client, app, BAD_TOKENS[case]), 400, "invalid_grant")
+async def test_a_token_that_is_none_is_an_invalid_grant(client: httpx.AsyncClient, caller: App, case: str) -> None:
+    assert_oauth_error(await refresh(client, caller, BAD_TOKENS[case]), 400, "invalid_grant")
 
 
-async def test_a_missing_token_is_an_invalid_request(client: httpx.AsyncClient, app: App) -> None:
-    assert_oauth_error(await refresh(client, app, ""), 400, "invalid_request")
+async def test_a_missing_token_is_an_invalid_request(client: httpx.AsyncClient, caller: App) -> None:
+    assert_oauth_error(await refresh(client, caller, ""), 400, "invalid_request")
 
 
 async def test_every_changed_character_makes_a_token_invalid(
-    client: httpx.AsyncClient, app: App, tokens: dict[str, str]
+    client: httpx.AsyncClient, caller: App, tokens: dict[str, str]
 ) -> None:
     token = tokens["refresh_token"]
     for position in range(len("authserver_rt_"), len(token), 7):
         changed = token[:position] + ("A" if token[position] != "A" else "B") + token[position + 1 :]
-        assert_oauth_error(await refresh(client, app, changed), 400, "invalid_grant")
-    assert (await refresh(client, app, token)).status_code == 200
+        assert_oauth_error(await refresh(client, caller, changed), 400, "invalid_grant")
+    assert (await refresh(client, caller, token)).status_code == 200
 
 
 async def test_refreshing_gives_new_tokens_of_the_same_session(
-    client: httpx.AsyncClient, app: App, tokens: dict[str, str]
+    client: httpx.AsyncClient, caller: App, tokens: dict[str, str]
 ) -> None:
-    answer = (await refresh(client, app, tokens["refresh_token"])).json()
+    answer = (await refresh(client, caller, tokens["refresh_token"])).json()
     assert answer["refresh_token"] != tokens["refresh_token"]
     assert answer["scope"] == tokens["scope"]
     before, after = claims_of(tokens["access_token"]), claims_of(answer["access_token"])
     assert before["sid"] == after["sid"]
     assert before["sub"] == after["sub"]
     assert before["jti"] != after["jti"]
-    assert await is_active(client, app, answer["access_token"])
+    assert await is_active(client, caller, answer["access_token"])
 
 
-async def test_a_retry_gets_the_same_successor(client: httpx.AsyncClient, app: App, tokens: dict[str, str]) -> None:
-    first = (await refresh(client, app, tokens["refresh_token"])).json()
-    again = (await refresh(client, app, tokens["refresh_token"])).json()
+async def test_a_retry_gets_the_same_successor(client: httpx.AsyncClient, caller: App, tokens: dict[str, str]) -> None:
+    first = (await refresh(client, caller, tokens["refresh_token"])).json()
+    again = (await refresh(client, caller, tokens["refresh_token"])).json()
     assert first["refresh_token"] == again["refresh_token"]
-    assert await is_active(client, app, again["access_token"])
-    assert (await refresh(client, app, again["refresh_token"])).status_code == 200
+    assert await is_active(client, caller, again["access_token"])
+    assert (await refresh(client, caller, again["refresh_token"])).status_code == 200
 
 
 async def test_a_hundred_parallel_refreshes_have_one_successor(
-    client: httpx.AsyncClient, app: App, tokens: dict[str, str]
+    client: httpx.AsyncClient, caller: App, tokens: dict[str, str]
 ) -> None:
-    answers = await asyncio.gather(*(refresh(client, app, tokens["refresh_token"]) for _ in range(100)))
+    answers = await asyncio.gather(*(refresh(client, caller, tokens["refresh_token"]) for _ in range(100)))
     assert {answer.status_code for answer in answers} == {200}
     assert len({answer.json()["refresh_token"] for answer in answers}) == 1
-    assert (await refresh(client, app, answers[0].json()["refresh_token"])).status_code == 200
+    assert (await refresh(client, caller, answers[0].json()["refresh_token"])).status_code == 200
 
 
 async def test_reusing_a_spent_refresh_token_ends_the_session(
-    client: httpx.AsyncClient, app: App, tokens: dict[str, str], services: Services
+    client: httpx.AsyncClient, caller: App, tokens: dict[str, str], services: Services
 ) -> None:
-    second = (await refresh(client, app, tokens["refresh_token"])).json()
-    third = (await refresh(client, app, second["refresh_token"])).json()
-    assert_oauth_error(await refresh(client, app, tokens["refresh_token"]), 400, "invalid_grant")
+    second = (await refresh(client, caller, tokens["refresh_token"])).json()
+    third = (await refresh(client, caller, second["refresh_token"])).json()
+    assert_oauth_error(await refresh(client, caller, tokens["refresh_token"]), 400, "invalid_grant")
     for answer in (tokens, second, third):
-        assert not await is_active(client, app, answer["access_token"])
-        assert_oauth_error(await refresh(client, app, answer["refresh_token"]), 400, "invalid_grant")
+        assert not await is_active(client, caller, answer["access_token"])
+        assert_oauth_error(await refresh(client, caller, answer["refresh_token"]), 400, "invalid_grant")
     session_id = claims_of(tokens["access_token"])["sid"]
     async with services.db.read() as tx:
         events = (await tx.scalars(select(AuditEvent).where(AuditEvent.event == "refresh_token_reused"))).all()
     assert [str(event.session_id) for event in events].count(session_id) == 1
 
 
-async def test_a_retry_after_the_window_is_reuse(client: httpx.AsyncClient, app: App, tokens: dict[str, str]) -> None:
-    second = (await refresh(client, app, tokens["refresh_token"])).json()
+async def test_a_retry_after_the_window_is_reuse(client: httpx.AsyncClient, caller: App, tokens: dict[str, str]) -> None:
+    second = (await refresh(client, caller, tokens["refresh_token"])).json()
     with freeze_time(clock.now() + timedelta(seconds=11), tick=True, real_asyncio=True):
-        assert_oauth_error(await refresh(client, app, tokens["refresh_token"]), 400, "invalid_grant")
-        assert_oauth_error(await refresh(client, app, second["refresh_token"]), 400, "invalid_grant")
-        assert not await is_active(client, app, second["access_token"])
+        assert_oauth_error(await refresh(client, caller, tokens["refresh_token"]), 400, "invalid_grant")
+        assert_oauth_error(await refresh(client, caller, second["refresh_token"]), 400, "invalid_grant")
+        assert not await is_active(client, caller, second["access_token"])
 
 
-async def test_a_retry_does_not_prolong_the_window(client: httpx.AsyncClient, app: App, tokens: dict[str, str]) -> None:
-    await refresh(client, app, tokens["refresh_token"])
+async def test_a_retry_does_not_prolong_the_window(client: httpx.AsyncClient, caller: App, tokens: dict[str, str]) -> None:
+    await refresh(client, caller, tokens["refresh_token"])
     start = clock.now()
     with freeze_time(start + timedelta(seconds=6), tick=True, real_asyncio=True):
-        assert (await refresh(client, app, tokens["refresh_token"])).status_code == 200
+        assert (await refresh(client, caller, tokens["refresh_token"])).status_code == 200
     with freeze_time(start + timedelta(seconds=12), tick=True, real_asyncio=True):
-        assert_oauth_error(await refresh(client, app, tokens["refresh_token"]), 400, "invalid_grant")
+        assert_oauth_error(await refresh(client, caller, tokens["refresh_token"]), 400, "invalid_grant")
 
 
 async def test_another_client_cannot_use_the_token_nor_end_the_session_with_it(
-    client: httpx.AsyncClient, app: App, new_client: NewClient, tokens: dict[str, str]
+    client: httpx.AsyncClient, caller: App, new_client: NewClient, tokens: dict[str, str]
 ) -> None:
     other = await new_client()
-    second = (await refresh(client, app, tokens["refresh_token"])).json()
-    await refresh(client, app, second["refresh_token"])
+    second = (await refresh(client, caller, tokens["refresh_token"])).json()
+    await refresh(client, caller, second["refresh_token"])
     for token in (tokens["refresh_token"], second["refresh_token"]):
         assert_oauth_error(await refresh(client, other, token), 400, "invalid_grant")
-    assert await is_active(client, app, tokens["access_token"])
+    assert await is_active(client, caller, tokens["access_token"])
 
 
 async def test_a_narrower_scope_is_for_the_access_token_alone(
-    client: httpx.AsyncClient, app: App, tokens: dict[str, str]
+    client: httpx.AsyncClient, caller: App, tokens: dict[str, str]
 ) -> None:
-    narrow = (await refresh(client, app, tokens["refresh_token"], scope="email")).json()
+    narrow = (await refresh(client, caller, tokens["refresh_token"], scope="email")).json()
     assert narrow["scope"] == claims_of(narrow["access_token"])["scope"] == "email"
-    assert (await refresh(client, app, narrow["refresh_token"])).json()["scope"] == tokens["scope"]
+    assert (await refresh(client, caller, narrow["refresh_token"])).json()["scope"] == tokens["scope"]
 
 
-async def test_a_repeated_scope_counts_once(client: httpx.AsyncClient, app: App, tokens: dict[str, str]) -> None:
+async def test_a_repeated_scope_counts_once(client: httpx.AsyncClient, caller: App, tokens: dict[str, str]) -> None:
     """As requests-oauthlib sends it."""
-    answer = await refresh(client, app, tokens["refresh_token"], scope="openid openid email")
+    answer = await refresh(client, caller, tokens["refresh_token"], scope="openid openid email")
     assert answer.json()["scope"] == "openid email"
 
 
 async def test_a_wider_scope_is_refused_and_uses_nothing_up(
     client: httpx.AsyncClient, new_client: NewClient, new_user: NewUser
 ) -> None:
-    app, user = await new_client(), await new_user()
-    tokens = (await sign_in(client, app, user, scope="openid")).json()
+    caller, user = await new_client(), await new_user()
+    tokens = (await sign_in(client, caller, user, scope="openid")).json()
     for _ in range(2):
-        answer = await refresh(client, app, tokens["refresh_token"], scope="openid email")
+        answer = await refresh(client, caller, tokens["refresh_token"], scope="openid email")
         assert_oauth_error(answer, 400, "invalid_scope")
-    first = (await refresh(client, app, tokens["refresh_token"])).json()
-    assert (await refresh(client, app, first["refresh_token"])).status_code == 200
+    first = (await refresh(client, caller, tokens["refresh_token"])).json()
+    assert (await refresh(client, caller, first["refresh_token"])).status_code == 200
 
 
 async def test_a_session_unused_for_its_idle_time_is_over(
-    client: httpx.AsyncClient, app: App, tokens: dict[str, str]
+    client: httpx.AsyncClient, caller: App, tokens: dict[str, str]
 ) -> None:
     start = clock.now()
     with freeze_time(start + timedelta(days=13), tick=True, real_asyncio=True):
-        second = (await refresh(client, app, tokens["refresh_token"])).json()
+        second = (await refresh(client, caller, tokens["refresh_token"])).json()
     with freeze_time(start + timedelta(days=26), tick=True, real_asyncio=True):
-        third = (await refresh(client, app, second["refresh_token"])).json()
+        third = (await refresh(client, caller, second["refresh_token"])).json()
     with freeze_time(start + timedelta(days=41), tick=True, real_asyncio=True):
-        assert_oauth_error(await refresh(client, app, third["refresh_token"]), 400, "invalid_grant")
+        assert_oauth_error(await refresh(client, caller, third["refresh_token"]), 400, "invalid_grant")
 
 
 async def test_a_session_ends_at_its_maximum_however_much_it_is_used(
-    client: httpx.AsyncClient, app: App, tokens: dict[str, str]
+    client: httpx.AsyncClient, caller: App, tokens: dict[str, str]
 ) -> None:
     start, token = clock.now(), tokens["refresh_token"]
     for day in range(10, 90, 10):
         with freeze_time(start + timedelta(days=day), tick=True, real_asyncio=True):
-            token = (await refresh(client, app, token)).json()["refresh_token"]
+            token = (await refresh(client, caller, token)).json()["refresh_token"]
     with freeze_time(start + timedelta(days=90, seconds=-100), tick=True, real_asyncio=True):
-        last = (await refresh(client, app, token)).json()
+        last = (await refresh(client, caller, token)).json()
         assert 95 <= last["expires_in"] <= 100
     with freeze_time(start + timedelta(days=90, seconds=1), tick=True, real_asyncio=True):
-        assert_oauth_error(await refresh(client, app, last["refresh_token"]), 400, "invalid_grant")
+        assert_oauth_error(await refresh(client, caller, last["refresh_token"]), 400, "invalid_grant")
 
 
 async def test_one_sign_in_is_one_row_however_often_it_is_refreshed(
-    client: httpx.AsyncClient, app: App, tokens: dict[str, str], services: Services
+    client: httpx.AsyncClient, caller: App, tokens: dict[str, str], services: Services
 ) -> None:
     token = tokens["refresh_token"]
     for _ in range(5):
-        answer = (await refresh(client, app, token)).json()
+        answer = (await refresh(client, caller, token)).json()
         token = answer["refresh_token"]
     async with services.db.read() as tx:
-        rows = (await tx.scalars(select(UserSession).where(UserSession.client_id == app.client_id))).all()
+        rows = (await tx.scalars(select(UserSession).where(UserSession.client_id == caller.client_id))).all()
     assert [(row.generation, row.token_jti) for row in rows] == [(5, claims_of(answer["access_token"])["jti"])]
 
 
 async def test_the_database_holds_nothing_that_could_be_used(
-    client: httpx.AsyncClient, app: App, tokens: dict[str, str], services: Services
+    client: httpx.AsyncClient, caller: App, tokens: dict[str, str], services: Services
 ) -> None:
-    await refresh(client, app, tokens["refresh_token"])
+    await refresh(client, caller, tokens["refresh_token"])
     async with services.db.read() as tx:
-        row = (await tx.execute(select(UserSession.__table__).where(UserSession.client_id == app.client_id))).one()
+        row = (await tx.execute(select(UserSession.__table__).where(UserSession.client_id == caller.client_id))).one()
     for value in row:
         assert str(value) not in tokens["refresh_token"] or len(str(value)) < 4
 
 
 async def test_a_database_that_lost_the_last_rotation_signs_nobody_out(
-    client: httpx.AsyncClient, app: App, tokens: dict[str, str], services: Services
+    client: httpx.AsyncClient, caller: App, tokens: dict[str, str], services: Services
 ) -> None:
     """After a failover that lost commits the newest token is ahead of the database: it is still the newest."""
-    second = (await refresh(client, app, tokens["refresh_token"])).json()
+    second = (await refresh(client, caller, tokens["refresh_token"])).json()
     async with services.db.write() as tx:
-        await tx.execute(update(UserSession).where(UserSession.client_id == app.client_id).values(generation=0))
-    third = await refresh(client, app, second["refresh_token"])
+        await tx.execute(update(UserSession).where(UserSession.client_id == caller.client_id).values(generation=0))
+    third = await refresh(client, caller, second["refresh_token"])
     assert third.status_code == 200
-    assert (await refresh(client, app, third.json()["refresh_token"])).status_code == 200
+    assert (await refresh(client, caller, third.json()["refresh_token"])).status_code == 200
 
 
 async def test_a_public_client_refreshes_too(
     client: httpx.AsyncClient, new_client: NewClient, new_user: NewUser
 ) -> None:
-    app = await new_client(is_public=True)
-    tokens = (await sign_in(client, app, await new_user())).json()
-    assert (await refresh(client, app, tokens["refresh_token"])).status_code == 200
+    caller = await new_client(is_public=True)
+    tokens = (await sign_in(client, caller, await new_user())).json()
+    assert (await refresh(client, caller, tokens["refresh_token"])).status_code == 200
 
 
 async def test_a_lost_right_to_refresh_is_an_unauthorized_client(
     client: httpx.AsyncClient, new_client: NewClient
 ) -> None:
-    app = await new_client(grants=["password"])
-    assert_oauth_error(await refresh(client, app, "x"), 400, "unauthorized_client")
+    caller = await new_client(grants=["password"])
+    assert_oauth_error(await refresh(client, caller, "x"), 400, "unauthorized_client")

@@ -62,7 +62,7 @@ def json_response(content: object, status: int = 200, headers: dict[str, str] | 
 
 
 def failure_response(failure: AuthserverError) -> Response:
-    """Translate what the domain raises: 429 for too many attempts, 503 for a store or a queue, each with Retry-After."""
+    """Translate what the domain raises: 429 for too many attempts, 503 for a store or a queue, with Retry-After."""
     if isinstance(failure, TooManyAttempts):
         status, sentence = 429, "Too many attempts; try again later."
     elif isinstance(failure, Busy | StoreUnavailable):

@@ -26,7 +26,7 @@ def token_response(services: Services, client: Client, sign_in: SignIn, scope: s
     answer: dict[str, object] = {
         "access_token": token,
         "token_type": "Bearer",
-        "expires_in": max(0, int((sign_in.access_expires_at - clock.now()).total_seconds())),
+        "expires_in": max(0, round((sign_in.access_expires_at - clock.now()).total_seconds())),
         "scope": scope,
     }
     if sign_in.refresh_token is not None:

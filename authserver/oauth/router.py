@@ -47,7 +47,7 @@ class _PlainRoute(APIRoute):
     """A thin route for the documents and /userinfo; failures get the form of RFC 9457 from the application."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        return self.endpoint  # type: ignore[no-any-return]
+        return self.endpoint
 
 
 router = APIRouter(tags=["OAuth 2.0"])

@@ -83,7 +83,7 @@ class Sessions:
             scope=scope,
             token_jti=access_token.new_jti(),
             tokens_expire_at=access_expires_at,
-            refresh_hash=token and token.family_hash,
+            refresh_hash=token.family_hash if token else None,
             ip=ip,
             user_agent=user_agent and user_agent[:255],
             created_at=now,
@@ -101,7 +101,7 @@ class Sessions:
             scope=scope,
             jti=session.token_jti,
             access_expires_at=access_expires_at,
-            refresh_token=token and refresh_token.write(self._key, token),
+            refresh_token=refresh_token.write(self._key, token) if token else None,
         )
 
     async def rotate(self, tx: AsyncSession, text: str, client_id: str) -> SignIn | None:
