@@ -16,6 +16,7 @@ from argon2.exceptions import HashingError, InvalidHashError, VerificationError,
 
 from authserver import text
 from authserver.errors import Busy
+from authserver.observability import metrics
 from authserver.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -100,9 +101,11 @@ class Hasher:
         except HashingError as no_memory:
             raise Busy(f"argon2: {no_memory}") from no_memory
         finally:
+            seconds = time.perf_counter() - began
+            metrics.HASH_SECONDS.observe(seconds)
             with self._lock:
                 self.running -= 1
-                self._seconds = (time.perf_counter() - began) / self._threads
+                self._seconds = seconds / self._threads
 
     def _release(self, _future: Future[Answer]) -> None:
         with self._lock:
