@@ -98,8 +98,8 @@ def test_every_logger_goes_through_once(lines: Lines, name: str) -> None:
 
 def test_uvicorns_own_access_lines_are_off(lines: Lines) -> None:
     logging.getLogger("uvicorn.access").info('127.0.0.1 - "GET /authorize?code=1 HTTP/1.1" 200')
-    assert not logging.getLogger("uvicorn.access").hasHandlers()
     assert lines() == []
+    assert not logging.getLogger("uvicorn.access").propagate, "or uvicorn would take the time to write them"
 
 
 def test_handlers_of_others_on_the_root_stay(lines: Lines, caplog: pytest.LogCaptureFixture) -> None:
@@ -110,7 +110,17 @@ def test_handlers_of_others_on_the_root_stay(lines: Lines, caplog: pytest.LogCap
 
 @pytest.mark.parametrize(
     "name",
-    ["aiosqlite", "argon2", "asyncpg", "authlib", "authlib.oauth2", "joserfc", "python_multipart", "redis", "sqlalchemy"],
+    [
+        "aiosqlite",
+        "argon2",
+        "asyncpg",
+        "authlib",
+        "authlib.oauth2",
+        "joserfc",
+        "python_multipart",
+        "redis",
+        "sqlalchemy",
+    ],
 )
 def test_libraries_that_print_secrets_at_debug_do_not(lines: Lines, name: str) -> None:
     logs.configure(Settings(_env_file=None, debug=True))
@@ -142,7 +152,9 @@ def test_sqlalchemy_does_not_print_statements(lines: Lines) -> None:
 )
 def test_what_looks_like_a_secret_is_redacted_wherever_it_is(lines: Lines, secret: str) -> None:
     log.info("in the message: %s", secret)
-    log.info("extra", extra={"reason": secret, "nested": {"a": [secret]}, f"key {secret}": 1, "object": ValueError(secret)})
+    log.info(
+        "extra", extra={"reason": secret, "nested": {"a": [secret]}, f"key {secret}": 1, "object": ValueError(secret)}
+    )
     log.info({"a_dictionary": secret})
     try:
         raise ValueError(f"in an exception: {secret}")
@@ -181,7 +193,9 @@ def test_plain_words_stay(lines: Lines, harmless: str) -> None:
         "grüße \U0001f511",
     ],
 )
-def test_one_line_of_printable_ascii_whatever_comes(nasty: str, capfd: pytest.CaptureFixture[str], lines: Lines) -> None:
+def test_one_line_of_printable_ascii_whatever_comes(
+    nasty: str, capfd: pytest.CaptureFixture[str], lines: Lines
+) -> None:
     log.info(nasty, extra={"value": nasty, nasty: nasty, "nested": {nasty: [nasty]}})
     written = capfd.readouterr().out
     assert re.fullmatch(r"[ -~]+\n", written)
@@ -194,7 +208,9 @@ def test_values_that_are_not_json_are_written_all_the_same(lines: Lines) -> None
     circle.append(circle)
     identity = uuid.uuid4()
     log.info("typed", extra={"id": identity, "hidden": SecretStr("s3cret"), "raw": b"\xff", "nothing": float("nan")})
-    log.info("odd", extra={"surrogate": "\ud800", "huge": 1 << 80, "circle": circle, "keys": {(1, 2): 3}, "status": 200})
+    log.info(
+        "odd", extra={"surrogate": "\ud800", "huge": 1 << 80, "circle": circle, "keys": {(1, 2): 3}, "status": 200}
+    )
     typed, odd = lines()
     assert (typed["id"], typed["hidden"], typed["nothing"]) == (str(identity), "**********", None)
     assert (odd["status"], odd["surrogate"], odd["huge"]) == (200, "\\ud800", str(1 << 80))
@@ -219,8 +235,8 @@ def test_an_exception_is_one_string_and_not_endless(lines: Lines) -> None:
 
 def test_a_record_that_cannot_be_written_is_reported_in_json(lines: Lines) -> None:
     root = logging.getLogger()
-    root.handlers[:] = root.handlers[-1:]  # pytest's own raise
-    log.info("%d %d", "no number")
+    root.handlers[:] = [handler for handler in root.handlers if isinstance(handler, logs._Handler)]  # pytest's raise
+    log.info("%d %d", "no number")  # noqa: PLE1206
     (line,) = lines()
     assert (line["event"], line["template"]) == ("log_record_unusable", "%d %d")
 

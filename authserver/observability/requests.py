@@ -187,13 +187,13 @@ def _route(scope: Scope) -> str:
         return UNMATCHED
     if scope.get("app_root_path") is not None:  # a mounted application, whatever is asked of it
         return str(scope["root_path"])
-    template = str(scope["path"])
-    for name, value in scope.get("path_params", {}).items():
-        before, found, after = template.rpartition(f"/{value}")
+    rest, template = str(scope["path"]), ""
+    for name, value in reversed(scope.get("path_params", {}).items()):
+        rest, found, after = rest.rpartition(f"/{value}")
         if not found or (after and not after.startswith("/")):
             return UNMATCHED
-        template = f"{before}/{{{name}}}{after}"
-    return template
+        template = f"/{{{name}}}{after}{template}"
+    return rest + template
 
 
 @lru_cache(maxsize=4096)
