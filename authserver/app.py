@@ -58,7 +58,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     services: Services = app.state.services
-    async with services.running():
+    async with services.running(), health.sampling(services):
         await _prepare(services)
         yield
 

@@ -7,6 +7,7 @@ import orjson
 from starlette.responses import Response
 
 from authserver.errors import AuthserverError, Busy, StoreUnavailable, TooManyAttempts
+from authserver.observability import metrics
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +65,7 @@ def json_response(content: object, status: int = 200, headers: dict[str, str] | 
 def failure_response(failure: AuthserverError) -> Response:
     """Translate what the domain raises: 429 for too many attempts, 503 for a store or a queue, with Retry-After."""
     if isinstance(failure, TooManyAttempts):
+        metrics.THROTTLED.labels(failure.what).inc()
         status, sentence = 429, "Too many attempts; try again later."
     elif isinstance(failure, Busy | StoreUnavailable):
         status, sentence = 503, "The server cannot answer at the moment; try again."
