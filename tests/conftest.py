@@ -1,12 +1,12 @@
 """What all tests stand on: real servers, a migrated database for each backend, the application, a client to talk to it.
 
-Every test that uses `backend`, or a fixture made from it, runs twice: on SQLite alone (`sqlite`), and on PostgreSQL with
-Valkey (`postgres`). Tests share a database; each makes users and clients of its own (tests/factories.py).
+Every test that uses `backend`, or a fixture made from it, runs twice: on SQLite alone (`sqlite`), and on PostgreSQL
+with Valkey (`postgres`). Tests share a database; each makes users and clients of its own (tests/factories.py).
 """
 
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,7 +17,6 @@ from fastapi import FastAPI
 from authserver.services import Services
 from authserver.settings import Settings
 from tests import application, servers, stores
-from tests.factories import new_client, new_user
 from tests.factories import new_client, new_user
 from tests.stores import Backend, Stores
 
@@ -42,9 +41,9 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     if hasattr(config, "workerinput"):
         config.stash[SERVERS] = config.workerinput["servers"]
     elif not config.option.collectonly and len(config.stash[SERVERS]) < len(OWN_SERVERS):
-        own = servers.started()
-        config.stash[SERVERS] = own.__enter__() | config.stash[SERVERS]
-        config.add_cleanup(lambda: own.__exit__(None, None, None))
+        own = ExitStack()
+        config.stash[SERVERS] = own.enter_context(servers.started()) | config.stash[SERVERS]
+        config.add_cleanup(own.close)
 
 
 @pytest.hookimpl(optionalhook=True)

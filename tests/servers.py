@@ -112,9 +112,9 @@ class Postgres(Server):
         self._data = self.directory / "data"
         password_file = self.directory / "password"
         password_file.write_text(self._password)
-        if _user():
-            shutil.chown(self.directory, _user())
-            shutil.chown(password_file, _user())
+        if user := _user():
+            shutil.chown(self.directory, user)
+            shutil.chown(password_file, user)
         self._run("initdb", "-U", "postgres", "--auth=password", f"--pwfile={password_file}", "--encoding=UTF8",
                   "--locale=C", "--no-sync", "-D", str(self._data))  # fmt: skip
 
@@ -246,4 +246,6 @@ def _lend(command: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(_lend(sys.argv[1:]) if sys.argv[1:] else _guard())
+    if command := sys.argv[1:]:
+        sys.exit(_lend(command))
+    _guard()
