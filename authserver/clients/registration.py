@@ -68,23 +68,28 @@ async def rotate_secret(tx: AsyncSession, clients: Clients, client: Client) -> s
     return secret
 
 
-async def set_active(tx: AsyncSession, client: Client, is_active: bool) -> None:
-    """Switch a client off or on. Who switches it off also ends its sessions, after this, in the same transaction."""
-    client.is_active = is_active
-    tx.add(client)
-    await tx.flush()
-    audit.record(tx, "client_enabled" if is_active else "client_disabled", client_id=client.id)
+async def find(tx: AsyncSession, client_id: str) -> Client | None:
+    """Return the client of that client_id, disabled or not."""
+    return await tx.get(Client, client_id) if is_clean(client_id) else None
+
+
+async def locked(tx: AsyncSession, client_id: str) -> Client | None:
+    """Return the client, locked until the transaction ends: no session of it begins meanwhile."""
+    query = select(Client).where(Client.id == client_id).with_for_update()
+    return (await tx.scalars(query)).one_or_none() if is_clean(client_id) else None
+
+
+def set_active(tx: AsyncSession, client: Client, *, is_active: bool) -> None:
+    """Enable or disable a `locked` client; when disabling, the caller ends the sessions."""
+    if client.is_active != is_active:
+        client.is_active = is_active
+        audit.record(tx, "client_enabled" if is_active else "client_disabled", client_id=client.id)
 
 
 async def delete(tx: AsyncSession, client: Client) -> None:
-    """Delete a client and its sessions, which have been ended before: without its session nothing ends a token."""
-    await tx.delete(client)
+    """Delete a `locked` client, after the caller has ended the sessions: their rows go too, the denylist stays."""
     audit.record(tx, "client_deleted", client_id=client.id)
-
-
-async def find(tx: AsyncSession, client_id: str) -> Client | None:
-    """Return the client of that client_id, switched off or not."""
-    return await tx.get(Client, client_id) if is_clean(client_id) else None
+    await tx.delete(client)
 
 
 async def list_all(tx: AsyncSession) -> Sequence[Client]:

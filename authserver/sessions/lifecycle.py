@@ -43,6 +43,8 @@ class Found:
 
     session: UserSession
     username: str
+    generation: int
+    """Of the token; that of the session is the one that is good now."""
     is_good: bool
     """The session is alive and the token is its current one."""
 
@@ -182,12 +184,14 @@ class Sessions:
             return None
         session, username = row
         is_alive = session.revoked_at is None and session.expires_at > clock.now()
-        return Found(session, username, is_alive and token.generation == session.generation)
+        return Found(session, username, token.generation, is_alive and token.generation == session.generation)
 
-    async def alive(self, tx: AsyncSession, *which: ColumnElement[bool]) -> Sequence[UserSession]:
+    async def alive(
+        self, tx: AsyncSession, *which: ColumnElement[bool], limit: int | None = None
+    ) -> Sequence[UserSession]:
         """Return the living sessions that meet all conditions, newest first."""
         query = select(UserSession).where(_is_alive(clock.now()), *which).order_by(UserSession.created_at.desc())
-        return (await tx.scalars(query)).all()
+        return (await tx.scalars(query.limit(limit))).all()
 
     async def end(self, tx: AsyncSession, *which: ColumnElement[bool], because: str) -> int:
         """End all sessions that meet the conditions, with every token that was or is being made from them.
