@@ -7,10 +7,16 @@ AuthserverError
 └── Problem                 an answer of the JSON endpoints, RFC 9457 (one subclass a `type`)
     ├── InvalidInput        422, with `errors: [{pointer, detail}]`
     ├── BadRequest          400
+    │   └── WrongPassword
     ├── Unauthenticated     401, with WWW-Authenticate (RFC 6750 §3)
     ├── Forbidden           403
     ├── NotFound            404
-    └── Conflict            409
+    ├── MethodNotAllowed    405
+    ├── Conflict            409
+    │   ├── UsernameTaken
+    │   └── EmailTaken
+    ├── ContentTooLarge     413
+    └── UnsupportedMediaType 415
 """
 
 from dataclasses import dataclass
@@ -83,6 +89,12 @@ class BadRequest(Problem):
     """The request cannot be read at all."""
 
     status, slug, title = 400, "bad-request", "The request cannot be read"
+
+
+class WrongPassword(BadRequest):
+    """The current password, asked for again before a change, is not right."""
+
+    slug, title = "wrong-password", "The current password is not right"
 
 
 class Unauthenticated(Problem):

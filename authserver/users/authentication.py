@@ -81,15 +81,15 @@ async def confirm_password(
     return verified
 
 
-async def admit(tx: AsyncSession, verified: VerifiedPassword) -> bool:
+async def admit(tx: AsyncSession, verified: VerifiedPassword, *, to_write: bool = False) -> bool:
     """Tell whether the verified password still is the user's, in the transaction that starts what it is for.
 
     The user's row stays locked until its end, so a password change or a disabling comes before it, and is seen, or
-    after it, and ends the new session too (denylist.md, rule 4).
+    after it, and ends the new session too (denylist.md, rule 4). `to_write`: the transaction will write the row.
     """
     query = select(User.generation, User.is_active).where(User.id == verified.user_id)
     # Shared, so that people may sign in many times at once; not by those who will write the row.
-    to_write = verified.new_hash is not None
+    to_write = to_write or verified.new_hash is not None
     query = query.with_for_update(read=not to_write, key_share=to_write)
     user = (await tx.execute(query)).one_or_none()
     if user is None or not user.is_active or user.generation != verified.generation:
