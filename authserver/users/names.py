@@ -45,7 +45,7 @@ def email(submitted: str) -> Name | Fault:
         return fault
     try:
         # test_environment: the reserved names under .test are allowed, as they are in everybody's tests.
-        shown = validate_email(submitted, check_deliverability=False, test_environment=True).normalized
+        shown = validate_email(submitted, check_deliverability=False, strict=True, test_environment=True).normalized
     except EmailNotValidError:
         return fault
     key = text.fold(shown)

@@ -7,7 +7,7 @@ from sqlalchemy import or_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from authserver import audit
+from authserver import audit, clock
 from authserver.db import Database
 from authserver.errors import Conflict, EmailTaken, Fault, InvalidInput, UsernameTaken
 from authserver.settings import Settings
@@ -45,6 +45,7 @@ async def register(
     """Add the user; UsernameTaken or EmailTaken, Busy, StoreUnavailable. The unique keys of the table decide races."""
     async with db.read() as tx:
         await refuse_taken(tx, new.username, new.email)
+    now = clock.now()
     user = User(
         username=new.username.shown,
         username_key=new.username.key,
@@ -52,6 +53,8 @@ async def register(
         email_key=new.email.key,
         hashed_password=await hasher.hash(new.password),
         is_superuser=is_superuser,
+        created_at=now,
+        updated_at=now,
     )
     try:
         async with db.write() as tx:
