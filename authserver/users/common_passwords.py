@@ -12,7 +12,8 @@ _FILE = Path(__file__).with_suffix(".txt.gz")
 
 def contains(folded: str) -> bool:
     """Tell whether a folded password is on the list."""
-    return _last_up_to(folded.encode("utf-8", "surrogatepass")).decode() == folded
+    wanted = folded.encode("utf-8", "surrogatepass")
+    return wanted != b"" and _last_up_to(wanted) == wanted
 
 
 def length_of_word_at_start(folded: str) -> int:

@@ -1,0 +1,172 @@
+"""Argon2id in a pool of its own: bounded, off the event loop, as slow for nobody as for somebody."""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from statistics import median
+from typing import Any
+
+import argon2
+import httpx
+import pytest
+from fastapi import FastAPI
+from sqlalchemy import select, update
+
+from authserver.errors import Busy
+from authserver.services import Services
+from authserver.settings import Settings
+from authserver.users.models import User
+from authserver.users.passwords import Hasher
+from tests.application import client_of
+from tests.factories import PASSWORD, NewClient, NewUser, sign_in
+
+SLOW = {"argon2_memory_kib": 65_536, "argon2_time_cost": 3}
+
+
+def hasher_with(**changes: Any) -> Hasher:
+    return Hasher(Settings(_env_file=None, **({"argon2_memory_kib": 8, "argon2_time_cost": 1} | changes)))
+
+
+@pytest.fixture
+async def slow() -> AsyncIterator[Hasher]:
+    """One thread, room for two more, about 0.2 s a hash."""
+    hasher = hasher_with(**SLOW, argon2_threads=1, argon2_queue=2)
+    yield hasher
+    hasher.close()
+
+
+async def test_the_parameters_are_the_ones_of_the_settings() -> None:
+    hasher = Hasher(Settings(_env_file=None))
+    hashed = await hasher.hash(PASSWORD)
+    assert hashed.startswith("$argon2id$v=19$m=19456,t=2,p=1$")
+    assert len(hashed) <= 255
+    assert await hasher.verify(hashed, PASSWORD)
+    assert not await hasher.verify(hashed, PASSWORD + ".")
+    assert not hasher.needs_rehash(hashed)
+    assert hasher_with().needs_rehash(hashed)
+    hasher.close()
+
+
+async def test_a_full_queue_says_so_at_once(slow: Hasher) -> None:
+    waiting = [asyncio.create_task(slow.hash(PASSWORD)) for _ in range(3)]
+    await asyncio.sleep(0.05)
+    assert (slow.running, slow.queued) == (1, 2)
+    began = time.perf_counter()
+    with pytest.raises(Busy) as busy:
+        await slow.hash(PASSWORD)
+    assert time.perf_counter() - began < 0.02
+    assert 1 <= busy.value.retry_after <= 5
+    assert len(await asyncio.gather(*waiting)) == 3
+    assert (slow.running, slow.queued) == (0, 0)
+
+
+async def test_a_caller_who_gives_up_leaves_no_slot_taken(slow: Hasher) -> None:
+    for _ in range(2):
+        waiting = [asyncio.create_task(slow.hash(PASSWORD)) for _ in range(3)]
+        await asyncio.sleep(0.02)
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        await asyncio.sleep(0.5)
+        assert (slow.running, slow.queued) == (0, 0)
+    assert await slow.hash(PASSWORD)
+
+
+async def test_the_event_loop_goes_on_while_hashing(slow: Hasher) -> None:
+    hashing = asyncio.create_task(slow.hash(PASSWORD))
+    gaps, last = [], time.perf_counter()
+    while not hashing.done():
+        await asyncio.sleep(0.001)
+        gaps.append(time.perf_counter() - last)
+        last = time.perf_counter()
+    assert len(gaps) > 10
+    assert sorted(gaps)[len(gaps) * 9 // 10] < 0.05
+
+
+async def seconds(work: Callable[[], Any]) -> float:
+    took = []
+    for _ in range(9):
+        began = time.perf_counter()
+        await work()
+        took.append(time.perf_counter() - began)
+    return median(took)
+
+
+async def test_nobody_takes_as_long_as_somebody() -> None:
+    hasher = hasher_with(argon2_memory_kib=19_456, argon2_time_cost=2, argon2_threads=1)
+    hashed = await hasher.hash(PASSWORD)
+    wrong = await seconds(lambda: hasher.verify(hashed, "a wrong password"))
+    for same in (
+        await seconds(lambda: hasher.verify(None, "a wrong password")),
+        await seconds(lambda: hasher.verify(hashed, "x" * 16_000)),
+        await seconds(lambda: hasher.verify("not a hash", "a wrong password")),
+    ):
+        assert 0.5 < same / wrong < 2
+    hasher.close()
+
+
+async def test_no_password_beyond_the_longest_is_right_or_costs_more() -> None:
+    hasher = hasher_with(password_max_length=64)
+    hashed = await hasher.hash("x" * 64)
+    assert await hasher.verify(hashed, "x" * 64)
+    assert not await hasher.verify(hashed, "x" * 65)
+    assert not await hasher.verify(None, "x" * 64)
+    hasher.close()
+
+
+async def test_an_unreadable_hash_is_a_wrong_password_and_a_log_line(caplog: pytest.LogCaptureFixture) -> None:
+    hasher = hasher_with()
+    with caplog.at_level(logging.ERROR):
+        assert not await hasher.verify("$2b$12$from-somewhere-else", PASSWORD)
+    assert [record.message for record in caplog.records] == ["password_hash_unreadable"]
+    hasher.close()
+
+
+async def test_cores_are_shared_between_workers() -> None:
+    alone, many = hasher_with(), hasher_with(workers=64)
+    assert many._threads == 1
+    assert alone._threads >= many._threads
+    assert hasher_with(argon2_threads=3)._threads == 3
+
+
+async def test_a_full_queue_is_a_503_at_each_endpoint(
+    app: FastAPI, services: Services, new_user: NewUser, new_client: NewClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    person, client_app = await new_user(), await new_client()
+    async with client_of(app) as client:
+        token = (await sign_in(client, client_app, person)).json()["access_token"]
+        monkeypatch.setattr(services.hasher, "_capacity", 0)
+        change = {"current_password": PASSWORD, "new_password": "another good long sentence"}
+        new = {"username": "never-made", "email": "never-made@example.com", "password": PASSWORD}
+        responses = [
+            await sign_in(client, client_app, person),
+            await client.post("/register", json=new),
+            await client.post("/users/me/password", json=change, headers={"Authorization": f"Bearer {token}"}),
+        ]
+    for response in responses:
+        assert response.status_code == 503
+        assert int(response.headers["retry-after"]) >= 1
+    assert responses[0].json()["error"] == "temporarily_unavailable"
+    assert responses[1].json()["type"].endswith("/errors#temporarily-unavailable")
+
+
+async def stored_hash(services: Services, user_id: object) -> str:
+    async with services.db.read() as tx:
+        return (await tx.scalars(select(User.hashed_password).where(User.id == user_id))).one()
+
+
+async def test_a_sign_in_renews_a_hash_of_other_parameters(
+    client: httpx.AsyncClient, services: Services, new_user: NewUser, new_client: NewClient
+) -> None:
+    person, app = await new_user(), await new_client()
+    old = argon2.PasswordHasher(time_cost=2, memory_cost=16, parallelism=1).hash(PASSWORD)
+    async with services.db.write() as tx:
+        await tx.execute(update(User).where(User.id == person.id).values(hashed_password=old))
+    assert (await sign_in(client, app, person, password="not it at all")).status_code == 400
+    assert await stored_hash(services, person.id) == old
+    # Many at a time: they must not wait for each other's locks.
+    responses = await asyncio.gather(*(sign_in(client, app, person) for _ in range(10)))
+    assert {response.status_code for response in responses} == {200}
+    assert (await stored_hash(services, person.id)).startswith("$argon2id$v=19$m=8,t=1,p=1$")
+    assert (await sign_in(client, app, person)).status_code == 200
