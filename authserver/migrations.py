@@ -60,6 +60,12 @@ def head() -> str:
     return str(ScriptDirectory.from_config(_config()).get_current_head())
 
 
+def is_behind(revision: str | None) -> bool:
+    """Tell whether a database at a revision must be upgraded; one from a newer version of the program need not be."""
+    history = [script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()]
+    return revision is None or revision in history[1:]
+
+
 def check(settings: Settings) -> list[str]:
     """Compare a database at the newest revision with the models; return each difference in a line."""
     try:

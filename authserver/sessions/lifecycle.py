@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, case, delete, or_, select, update
+from sqlalchemy import ColumnElement, and_, case, delete, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from authserver import audit, clock, opaque
@@ -192,6 +192,11 @@ class Sessions:
         """Return the living sessions that meet all conditions, newest first."""
         query = select(UserSession).where(_is_alive(clock.now()), *which).order_by(UserSession.created_at.desc())
         return (await tx.scalars(query.limit(limit))).all()
+
+    async def count_alive(self, tx: AsyncSession, *which: ColumnElement[bool]) -> int:
+        """Return how many living sessions meet all conditions."""
+        query = select(func.count()).select_from(UserSession).where(_is_alive(clock.now()), *which)
+        return await tx.scalar(query) or 0
 
     async def end(self, tx: AsyncSession, *which: ColumnElement[bool], because: str) -> int:
         """End all sessions that meet the conditions, with every token that was or is being made from them.
