@@ -28,6 +28,9 @@ log = logging.getLogger(__name__)
 # asyncpg raises InternalClientError, which is no PostgresError, when the peer of a pooled connection has just vanished.
 FAILURES = (DBAPIError, PoolTimeout, OSError, TimeoutError, asyncpg.InternalClientError, asyncpg.InterfaceError)
 
+_TO_WAIT = 0.7
+"""Of the time for a transaction, so much is added to wait for a connection."""
+
 
 class Base(DeclarativeBase):
     """The base of all tables; constraints have names, so that migrations can speak of them."""
@@ -78,11 +81,14 @@ class Database:
     """Transactions on SQLite or PostgreSQL, behind a breaker, each bounded in time."""
 
     def __init__(self, settings: Settings) -> None:
-        self._timeout = settings.database_timeout_seconds
+        # To wait for a connection, and then to use it: together less than the two seconds that a caller waits.
+        self._timeout = settings.database_timeout_seconds * (_TO_WAIT + 1)
         self.engine = _engine(settings)
         self.is_sqlite = self.engine.dialect.name == "sqlite"
         self.breaker = Breaker("database", settings.breaker_max_failures, settings.breaker_probe_seconds)
         self._sessions = async_sessionmaker(self.engine, expire_on_commit=False)
+        self._only_writer = asyncio.Lock()
+        """SQLite has one writer at a time; those who wait for their turn here do not fight for it there."""
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncSession]:
@@ -96,11 +102,26 @@ class Database:
 
         IntegrityError passes through: it says something about the data.
         """
-        async with self._transaction() as tx:
+        async with self._turn(), self._transaction() as tx:
             if self.is_sqlite:
                 _ = await tx.connection(execution_options={"sqlite_begin": "IMMEDIATE"})
             yield tx
             await tx.commit()
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """Wait for the others of this process to have written, where only one can."""
+        if not self.is_sqlite:
+            yield
+            return
+        try:
+            await asyncio.wait_for(self._only_writer.acquire(), self._timeout)
+        except TimeoutError:
+            raise Busy("too many wait to write") from None
+        try:
+            yield
+        finally:
+            self._only_writer.release()
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[AsyncSession]:
@@ -145,7 +166,7 @@ def _engine(settings: Settings) -> AsyncEngine:
     pool: dict[str, Any] = {
         "pool_size": settings.database_pool_size,
         "max_overflow": 0,
-        "pool_timeout": timeout / 2,
+        "pool_timeout": timeout * _TO_WAIT,
         "hide_parameters": True,  # they would be in the logs of every failed statement
     }
     if url.get_backend_name() == "sqlite":
