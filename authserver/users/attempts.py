@@ -113,9 +113,9 @@ async def prune(tx: AsyncSession, settings: Settings, limit: int) -> int:
     over = AccountAttempts.updated_at <= now - _lock(settings)
     counters = select(AccountAttempts.key).where(over, AccountAttempts.blocked_until <= now).limit(limit)
     deleted = await tx.execute(delete(AccountAttempts).where(AccountAttempts.key.in_(counters)))
-    address = tuple_(KnownAddress.user_id, KnownAddress.address)
-    unused = select(address).where(KnownAddress.last_success_at <= now - _KNOWN_FOR).limit(limit)
-    forgotten = await tx.execute(delete(KnownAddress).where(address.in_(unused)))
+    address = (KnownAddress.user_id, KnownAddress.address)
+    unused = select(*address).where(KnownAddress.last_success_at <= now - _KNOWN_FOR).limit(limit)
+    forgotten = await tx.execute(delete(KnownAddress).where(tuple_(*address).in_(unused)))
     return int(deleted.rowcount + forgotten.rowcount)  # type: ignore[attr-defined]
 
 
