@@ -18,6 +18,7 @@ from authserver.app import create_app
 from authserver.settings import Settings
 from tests.servers import LOOPBACK, free_port
 
+ROOT = Path(__file__).parent.parent
 ISSUER = "https://auth.example.com"
 START_SECONDS = 30.0
 STOP_SECONDS = 15.0
@@ -98,5 +99,6 @@ class Program:
 
 
 def environment(settings: Mapping[str, str]) -> dict[str, str]:
-    """Return this process' environment with these AUTHSERVER_ settings and no others."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("AUTHSERVER_")} | dict(settings)
+    """Return this process' environment with these AUTHSERVER_ settings and no others, for programs of this tree."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("AUTHSERVER_")}
+    return inherited | {"PYTHONPATH": str(ROOT)} | dict(settings)

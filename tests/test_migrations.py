@@ -18,11 +18,10 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from authserver import migrations
 from authserver.errors import StoreUnavailable
 from authserver.settings import Settings
-from tests.application import environment
+from tests.application import ROOT, environment
 from tests.servers import LOOPBACK, free_port
 from tests.stores import Backend, Stores
 
-ROOT = Path(__file__).parent.parent
 REVISIONS = [script.revision for script in ScriptDirectory(str(migrations.folder())).walk_revisions()]
 VALUES: dict[type, Callable[[], Any]] = {
     bool: lambda: True,
