@@ -57,7 +57,7 @@ async def create(
         async with services.db.write() as tx:
             client, secret = registration.create(tx, services.clients, new)
     except IntegrityError as taken:
-        raise Conflict(f"there is a client {client_id} already") from taken
+        raise Conflict(f"There is a client {client_id} already.") from taken
     if not client.grants and not introspect:
         output.note("It has no grant: it can receive tokens of others, but gets none itself.")
     return _with_secret(client, secret, f"Client {client.id} has been created.")
@@ -166,7 +166,7 @@ async def _locked(tx: "AsyncSession", client_id: str) -> "Client":
 
 def _known(client: "Client | None", client_id: str) -> "Client":
     if client is None:
-        raise NotFound(f"there is no client {client_id}")
+        raise NotFound(f"There is no client {client_id}.")
     return client
 
 
@@ -179,8 +179,7 @@ def _with_secret(client: "Client", secret: str | None, sentence: str) -> Answer:
     document = {"client_id": client.id, "client_secret": secret, **_described(client)}
     lines = [sentence, f"client_id      {client.id}"]
     if secret is not None:
-        lines.append(f"client_secret  {secret}")
-        output.note(_ONCE)
+        lines += [f"client_secret  {secret}", _ONCE]
     return Answer(document, "\n".join(lines))
 
 

@@ -12,7 +12,7 @@ import typer
 
 from authserver.cli import output
 from authserver.cli.output import Answer
-from authserver.errors import AuthserverError, InvalidInput, StoreUnavailable
+from authserver.errors import AuthserverError, EmailTaken, InvalidInput, StoreUnavailable, UsernameTaken
 
 if TYPE_CHECKING:
     from authserver.settings import Settings
@@ -87,7 +87,9 @@ def reason(refused: AuthserverError) -> str:
     if isinstance(refused, InvalidInput):
         return " ".join(dict.fromkeys(fault.detail for fault in refused.faults))
     if isinstance(refused, StoreUnavailable) and _lacks_tables(refused):
-        return "the database is not migrated to what this version needs: run `authserver db upgrade`"
+        return "The database is not migrated to what this version needs: run `authserver db upgrade`."
+    if isinstance(refused, UsernameTaken | EmailTaken):
+        return f"{refused.title}."
     return str(refused)
 
 

@@ -63,14 +63,13 @@ def check() -> Answer:
     revision, head = migrations.current(settings), migrations.head()
     if revision != head:
         document: dict[str, object] = {"ok": False, "revision": revision, "head": head, "differences": []}
-        refused = (
-            f"the database is at {revision or 'no revision'}, this version needs {head}: run `authserver db upgrade`"
-        )
+        where = f"at {revision}" if revision else "not migrated"
+        refused = f"The database is {where}, this version needs {head}: run `authserver db upgrade`."
         return Answer(document, "Migrations are pending.", refused=refused)
     differences = migrations.check(settings)
     document = {"ok": not differences, "revision": revision, "head": head, "differences": differences}
     if differences:
-        refused = f"the database differs from the models in {len(differences)} places"
+        refused = f"The database differs from what this version expects in {len(differences)} places."
         return Answer(document, "\n".join(differences), refused=refused)
     return Answer(document, f"The database is at {revision} and is what this version expects.")
 

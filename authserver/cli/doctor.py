@@ -172,5 +172,5 @@ async def _hashing(services: "Services") -> Check:
 def _answer(checks: list[Check]) -> Answer:
     broken = [check for check in checks if not check.ok]
     document = {"ok": not broken, "checks": [asdict(check) | {"ok": check.ok} for check in checks]}
-    refused = "broken: " + ", ".join(check.name for check in broken) if broken else None
+    refused = "Broken: " + ", ".join(check.name for check in broken) + "." if broken else None
     return Answer(document, rows=[asdict(check) for check in checks], refused=refused)

@@ -53,5 +53,5 @@ async def _prune_redis(services: "Services") -> int | None:
     try:
         return await services.denylist.prune_redis()
     except StoreUnavailable as unavailable:
-        output.note(f"not pruned: {unavailable}")
+        output.note(f"Redis keeps what is over for now: {unavailable}")
         return None

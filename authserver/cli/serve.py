@@ -47,7 +47,7 @@ def _check_migrated(settings: "Settings") -> None:
     if migrations.is_behind(revision):
         where = f"at revision {revision}" if revision else "not migrated"
         raise NotMigrated(
-            f"the database is {where}, this version needs {migrations.head()}: run `authserver db upgrade`"
+            f"The database is {where}, this version needs {migrations.head()}: run `authserver db upgrade`."
         )
 
 

@@ -42,7 +42,7 @@ def _read_line() -> str:
     try:
         text = data.decode()
     except UnicodeDecodeError as invalid:
-        raise BadRequest("stdin is not UTF-8") from invalid
+        raise BadRequest("What stdin holds is not UTF-8.") from invalid
     if len(data) > _MAX_BYTES:
-        raise BadRequest(f"stdin is longer than {_MAX_BYTES} bytes")
+        raise BadRequest(f"What stdin holds is longer than {_MAX_BYTES} bytes.")
     return text.removesuffix("\n").removesuffix("\r")

@@ -152,7 +152,7 @@ async def find(tx: "AsyncSession", name: str) -> "User":
 
     user = await accounts.find(tx, name) if is_clean(name) else None
     if user is None:
-        raise NotFound(f"there is no user {name}")
+        raise NotFound(f"There is no user {name}.")
     return user
 
 
@@ -162,7 +162,7 @@ async def _locked(tx: "AsyncSession", name: str) -> "User":
 
     user = await accounts.locked(tx, (await find(tx, name)).id)
     if user is None:
-        raise NotFound(f"there is no user {name}")
+        raise NotFound(f"There is no user {name}.")
     return user
 
 
