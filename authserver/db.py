@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 # asyncpg raises InternalClientError, which is no PostgresError, when the peer of a pooled connection has just vanished.
 FAILURES = (DBAPIError, PoolTimeout, OSError, TimeoutError, asyncpg.InternalClientError, asyncpg.InterfaceError)
 
+_CROWD = 20
+"""So many times the connections may be asked for at a time; the next one would wait too long anyway."""
 _TO_WAIT = 0.7
 """Of the time for a transaction, so much is added to wait for a connection."""
 
@@ -87,6 +89,7 @@ class Database:
         self.is_sqlite = self.engine.dialect.name == "sqlite"
         self.breaker = Breaker("database", settings.breaker_max_failures, settings.breaker_probe_seconds)
         self._sessions = async_sessionmaker(self.engine, expire_on_commit=False)
+        self._room = settings.database_pool_size * _CROWD
         self._only_writer = asyncio.Lock()
         """SQLite has one writer at a time; those who wait for their turn here do not fight for it there."""
 
@@ -125,6 +128,17 @@ class Database:
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[AsyncSession]:
+        if self._room <= 0:
+            raise Busy("too many wait for a database connection")
+        self._room -= 1
+        try:
+            async with self._admitted() as tx:
+                yield tx
+        finally:
+            self._room += 1
+
+    @asynccontextmanager
+    async def _admitted(self) -> AsyncIterator[AsyncSession]:
         with self.breaker.admit((StoreUnavailable,)):
             try:
                 async with asyncio.timeout(self._timeout), self._sessions() as tx:
