@@ -30,8 +30,8 @@ FAILURES = (DBAPIError, PoolTimeout, OSError, TimeoutError, asyncpg.InternalClie
 
 _CROWD = 20
 """So many times the connections may be asked for at a time; the next one would wait too long anyway."""
-_TO_WAIT = 0.7
-"""Of the time for a transaction, so much is added to wait for a connection."""
+_WITH_WAIT = 1.8
+"""So many times DATABASE_TIMEOUT_SECONDS a transaction may take if it first had to wait for a connection."""
 
 
 class Base(DeclarativeBase):
@@ -84,7 +84,7 @@ class Database:
 
     def __init__(self, settings: Settings) -> None:
         # To wait for a connection, and then to use it: together less than the two seconds that a caller waits.
-        self._timeout = settings.database_timeout_seconds * (_TO_WAIT + 1)
+        self._timeout = settings.database_timeout_seconds * _WITH_WAIT
         self.engine = _engine(settings)
         self.is_sqlite = self.engine.dialect.name == "sqlite"
         self.breaker = Breaker("database", settings.breaker_max_failures, settings.breaker_probe_seconds)
@@ -180,7 +180,7 @@ def _engine(settings: Settings) -> AsyncEngine:
     pool: dict[str, Any] = {
         "pool_size": settings.database_pool_size,
         "max_overflow": 0,
-        "pool_timeout": timeout * _TO_WAIT,
+        "pool_timeout": timeout,
         "hide_parameters": True,  # they would be in the logs of every failed statement
     }
     if url.get_backend_name() == "sqlite":

@@ -1,5 +1,6 @@
 """Swagger UI at /docs from our own files, so that it works without the internet, and the page of error types."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import fastapi_swagger  # only for the files of Swagger UI that it carries
@@ -52,7 +53,7 @@ ui.initOAuth(%s);
 """
 
 
-def routes(settings: Settings) -> list[BaseRoute]:
+def routes(settings: Settings) -> Sequence[BaseRoute]:
     """Return /errors, and /docs with its files where it is switched on."""
     error_types = [Route("/errors", _errors)]
     if not settings.serves_docs:

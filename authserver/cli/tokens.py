@@ -87,13 +87,13 @@ async def _refresh_token(services: "Services", text: str) -> dict[str, Any]:
         session = found.session
         parties = await _parties(tx, session.user_id, session.client_id, session.id)
     because = _session_faults(session)
-    if found.generation < session.generation:
+    if found.token.generation < session.generation:
         because.append("it has been used; whoever uses it again ends the session, but for a retry within seconds")
-    elif found.generation > session.generation:
+    elif found.token.generation > session.generation:
         because.append("it is newer than the session here: the database has been restored, or this is a copy")
     if not parties["client"]["active"]:
         because.append("the client is disabled")
-    generations = {"generation": found.generation, "current_generation": session.generation}
+    generations = {"generation": found.token.generation, "current_generation": session.generation}
     return kind | generations | parties | {"good": not because, "because": because}
 
 

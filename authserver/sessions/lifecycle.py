@@ -43,10 +43,15 @@ class Found:
 
     session: UserSession
     username: str
-    generation: int
-    """Of the token; that of the session is the one that is good now."""
-    is_good: bool
-    """The session is alive and the token is its current one."""
+    token: RefreshToken
+    """Of whatever age; the session's generation is that of the one that is good now."""
+    is_alive: bool
+    """The session has neither ended nor run out."""
+
+    @property
+    def is_good(self) -> bool:
+        """Tell whether the token can be traded for its successor."""
+        return self.is_alive and self.token.generation == self.session.generation
 
 
 class Sessions:
@@ -118,26 +123,21 @@ class Sessions:
             return None
         now = clock.now()
         access_expires_at = now + self._access_life
-        # `<=`: a generation that the database has not reached was promised before it lost commits; it is the newest.
-        is_current = UserSession.generation <= token.generation
-        is_retry = and_(
-            UserSession.generation == token.generation + 1, UserSession.rotated_at > now - self._retry_window
-        )
-        idle_end = now + self._idle_life
         result = await tx.execute(
             update(UserSession)
             .where(
                 UserSession.refresh_hash == token.family_hash,
                 UserSession.client_id == client_id,
+                # `<`: the newest token may be ahead of a database that has lost its last commits.
+                UserSession.generation <= token.generation,
                 _is_alive(now),
-                or_(is_current, is_retry),
             )
             .values(
                 generation=token.generation + 1,
-                rotated_at=case((is_current, now), else_=UserSession.rotated_at),
+                rotated_at=now,
                 token_jti=access_token.new_jti(),
                 tokens_expire_at=_later(UserSession.tokens_expire_at, access_expires_at),
-                expires_at=_earlier(UserSession.max_expires_at, idle_end),
+                expires_at=_earlier(UserSession.max_expires_at, now + self._idle_life),
                 last_used_at=now,
             )
             .returning(
@@ -147,17 +147,13 @@ class Sessions:
                 UserSession.scope,
                 UserSession.token_jti,
                 UserSession.max_expires_at,
-                UserSession.rotated_at,
             )
             .execution_options(synchronize_session=False)
         )
         row = result.one_or_none()
         if row is None:
-            await self._end_if_reused(tx, token, client_id)
-            return None
-        session_id, user_id, username, scope, jti, max_expires_at, rotated_at = row
-        if rotated_at != now:
-            metrics.REFRESH_RETRIES.inc()
+            return await self._retried_or_reused(tx, text, client_id)
+        session_id, user_id, username, scope, jti, max_expires_at = row
         return SignIn(
             session_id=session_id,
             user_id=user_id,
@@ -167,6 +163,38 @@ class Sessions:
             access_expires_at=min(access_expires_at, max_expires_at),
             refresh_token=refresh_token.write(self._key, token.successor()),
         )
+
+    async def _retried_or_reused(self, tx: AsyncSession, text: str, client_id: str) -> SignIn | None:
+        """Tell a retry, which gets what the first one got and writes nothing, from reuse, which ends the session."""
+        found = await self.find(tx, text)
+        # A token in the hands of another client is refused, but not that client's to end a session with.
+        if found is None or found.session.client_id != client_id or not found.is_alive:
+            return None
+        session, now = found.session, clock.now()
+        is_previous = found.token.generation + 1 == session.generation
+        if is_previous and session.rotated_at is not None and now < session.rotated_at + self._retry_window:
+            metrics.REFRESH_RETRIES.inc()
+            return SignIn(
+                session_id=session.id,
+                user_id=session.user_id,
+                username=found.username,
+                scope=session.scope,
+                jti=access_token.new_jti(),
+                access_expires_at=min(now + self._access_life, session.tokens_expire_at),
+                refresh_token=refresh_token.write(self._key, found.token.successor()),
+            )
+        metrics.REFRESH_REUSES.inc()
+        await self.end(tx, UserSession.id == session.id, because="reuse")
+        audit.record(
+            tx,
+            "refresh_token_reused",
+            user_id=session.user_id,
+            client_id=client_id,
+            session_id=session.id,
+            presented_generation=found.token.generation,
+            current_generation=session.generation,
+        )
+        return None
 
     async def find(self, tx: AsyncSession, text: str) -> Found | None:
         """Return the session that a refresh token belongs to; None if it has none (any more)."""
@@ -178,13 +206,14 @@ class Sessions:
                 select(UserSession, User.username)
                 .join(User, User.id == UserSession.user_id)
                 .where(UserSession.refresh_hash == token.family_hash)
+                .execution_options(populate_existing=True)
             )
         ).one_or_none()
         if row is None:
             return None
         session, username = row
         is_alive = session.revoked_at is None and session.expires_at > clock.now()
-        return Found(session, username, token.generation, is_alive and token.generation == session.generation)
+        return Found(session, username, token, is_alive)
 
     async def alive(
         self, tx: AsyncSession, *which: ColumnElement[bool], limit: int | None = None
@@ -223,25 +252,6 @@ class Sessions:
         old = select(UserSession.id).where(over, UserSession.tokens_expire_at < now).limit(limit)
         result = await tx.execute(delete(UserSession).where(UserSession.id.in_(old)))
         return result.rowcount  # type: ignore[attr-defined, no-any-return]
-
-    async def _end_if_reused(self, tx: AsyncSession, token: RefreshToken, client_id: str) -> None:
-        session = await tx.scalar(
-            select(UserSession).where(UserSession.refresh_hash == token.family_hash, _is_alive(clock.now()))
-        )
-        # A token in the hands of another client is refused, but not that client's to end a session with.
-        if session is None or session.client_id != client_id:
-            return
-        metrics.REFRESH_REUSES.inc()
-        await self.end(tx, UserSession.id == session.id, because="reuse")
-        audit.record(
-            tx,
-            "refresh_token_reused",
-            user_id=session.user_id,
-            client_id=client_id,
-            session_id=session.id,
-            presented_generation=token.generation,
-            current_generation=session.generation,
-        )
 
 
 def _is_alive(now: datetime) -> ColumnElement[bool]:
