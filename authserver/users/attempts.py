@@ -10,7 +10,7 @@ strangers cannot use these up. A name that nobody has is counted like any other,
 """
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from math import ceil
 from typing import Any
 from uuid import UUID
@@ -27,6 +27,8 @@ from authserver.settings import Settings
 from authserver.users.models import AccountAttempts, KnownAddress
 
 _KNOWN_FOR = timedelta(days=30)
+_NEVER = datetime(1970, 1, 1, tzinfo=UTC)
+"""What `blocked_until` is without a wait. Not now: another node's clock may be behind."""
 
 
 @dataclass(frozen=True)
@@ -91,8 +93,8 @@ async def succeeded(tx: AsyncSession, attempt: Attempt | None) -> None:
         left = case((AccountAttempts.attempts > undone, AccountAttempts.attempts - undone), else_=0)
         await tx.execute(update(AccountAttempts).where(mine).values(attempts=left))
     else:
-        await tx.execute(update(AccountAttempts).where(mine).values(attempts=0, failures=0, blocked_until=now))
-    fresh = {"failures": 0, "blocked_until": now, "last_success_at": now}
+        await tx.execute(update(AccountAttempts).where(mine).values(attempts=0, failures=0, blocked_until=_NEVER))
+    fresh = {"failures": 0, "blocked_until": _NEVER, "last_success_at": now}
     await tx.execute(
         _insert(tx)(KnownAddress)
         .values(user_id=attempt.user_id, address=attempt.address, **fresh)
@@ -141,7 +143,7 @@ async def _count(tx: AsyncSession, settings: Settings, attempt: Attempt, now: da
         seen_at = literal(now, UTCDateTime)
     statement = (
         _insert(tx)(row)
-        .values(key=attempt.key, attempts=1, failures=0, blocked_until=now, updated_at=now)
+        .values(key=attempt.key, attempts=1, failures=0, blocked_until=_NEVER, updated_at=now)
         .on_conflict_do_update(
             index_elements=[row.key],
             set_={

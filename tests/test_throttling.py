@@ -1,0 +1,377 @@
+"""Nobody guesses passwords or secrets for long, and nobody can lock somebody else out."""
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from freezegun import freeze_time
+from sqlalchemy import func, select, update
+
+from authserver import clock, throttle
+from authserver.errors import Busy, TooManyAttempts
+from authserver.redis import Redis
+from authserver.services import Services
+from authserver.settings import Settings
+from authserver.throttle import CLIENT_SECRETS, Throttle, address_key
+from authserver.users import attempts
+from authserver.users.models import AccountAttempts, KnownAddress
+from tests.application import client_of
+from tests.factories import App, NewClient, NewUser, Person, bearer, sign_in
+from tests.servers import LOOPBACK, free_port
+from tests.test_register import assert_problem, somebody
+
+WRONG = "not the right password"
+PATIENT = {"throttle_enabled": True, "throttle_address_failures_per_minute": 10_000}
+"""Only the account's own counter is in the way."""
+
+AppWith = Callable[..., Awaitable[FastAPI]]
+ClientWith = Callable[..., Awaitable[httpx.AsyncClient]]
+
+
+def an_address() -> str:
+    """Return an address that no other test has: the counters in Redis are shared."""
+    return f"2001:db8:{secrets.token_hex(2)}:{secrets.token_hex(2)}::1"
+
+
+def later(seconds: float) -> Any:
+    return freeze_time(clock.now() + timedelta(seconds=seconds), tick=True, real_asyncio=True)
+
+
+def assert_throttled(response: httpx.Response) -> int:
+    assert response.status_code == 429, response.text
+    assert response.json()["error"] == "temporarily_unavailable"
+    return int(response.headers["retry-after"])
+
+
+async def guess(client: httpx.AsyncClient, app: App, user: Person, times: int, name: str | None = None) -> None:
+    for _ in range(times):
+        response = await sign_in(client, app, user, username=name, password=WRONG)
+        assert response.status_code == 400, response.text
+
+
+async def test_after_ten_wrong_passwords_the_next_ones_wait_longer_and_longer(
+    client_with: ClientWith, new_client: NewClient, new_user: NewUser
+) -> None:
+    client, app, user = await client_with(address=an_address(), **PATIENT), await new_client(), await new_user()
+    await guess(client, app, user, 10)
+    start, elapsed = clock.now(), 0.0
+    for wait in (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 900, 900):
+        with freeze_time(start + timedelta(seconds=elapsed), tick=True, real_asyncio=True):
+            await guess(client, app, user, 1)
+            assert wait - 1 <= assert_throttled(await sign_in(client, app, user, password=WRONG)) <= wait
+            # While it waits not even the right one is looked at: nobody learns that it was.
+            assert_throttled(await sign_in(client, app, user))
+        elapsed += wait + 1
+    with freeze_time(start + timedelta(seconds=elapsed), tick=True, real_asyncio=True):
+        assert (await sign_in(client, app, user)).status_code == 200
+        await guess(client, app, user, 10)
+
+
+async def test_no_more_than_a_hundred_in_a_row_are_ever_evaluated(
+    app_with: AppWith, new_client: NewClient, new_user: NewUser
+) -> None:
+    """However many try at a time, on however many nodes: the database counts before anything is hashed."""
+    changes = PATIENT | {"argon2_queue": 1000, "database_pool_size": 5}
+    nodes = [await app_with(**changes), await app_with(**changes)]
+    app, user = await new_client(), await new_user()
+    statuses: list[int] = []
+    at_a_time = asyncio.Semaphore(40)
+
+    async def try_one(number: int) -> None:
+        async with at_a_time, client_of(nodes[number % 2], an_address()) as client:
+            response = await sign_in(client, app, user, password=f"{WRONG} {number}")
+            while response.status_code == 503:  # a full connection pool is no answer
+                response = await sign_in(client, app, user, password=f"{WRONG} {number}")
+            statuses.append(response.status_code)
+
+    await asyncio.gather(*(try_one(number) for number in range(200)))
+    assert set(statuses) == {400, 429}
+    assert 10 <= statuses.count(400) <= 100
+    async with client_of(nodes[0], an_address()) as client:
+        assert assert_throttled(await sign_in(client, app, user)) >= 1
+
+
+async def test_at_the_maximum_the_account_rests_for_a_day_and_begins_anew(
+    client_with: ClientWith, new_client: NewClient, new_user: NewUser
+) -> None:
+    changes = PATIENT | {"throttle_account_max_failures": 10, "throttle_account_lock_seconds": 3600}
+    client, app, user = await client_with(address=an_address(), **changes), await new_client(), await new_user()
+    await guess(client, app, user, 8)  # two are kept for the user's own addresses
+    assert 3590 <= assert_throttled(await sign_in(client, app, user)) <= 3600
+    with later(3500):
+        assert_throttled(await sign_in(client, app, user))
+    with later(3605):
+        await guess(client, app, user, 8)
+        assert_throttled(await sign_in(client, app, user))
+
+
+async def test_a_username_and_an_email_address_are_one_account(
+    client_with: ClientWith, new_client: NewClient, new_user: NewUser
+) -> None:
+    client, app, user = await client_with(address=an_address(), **PATIENT), await new_client(), await new_user()
+    await guess(client, app, user, 4)
+    await guess(client, app, user, 4, name=user.email)
+    await guess(client, app, user, 3, name=user.username.upper())
+    assert_throttled(await sign_in(client, app, user, username=user.email))
+
+
+async def test_a_name_that_nobody_has_is_throttled_alike(client_with: ClientWith, new_client: NewClient) -> None:
+    client, app = await client_with(address=an_address(), **PATIENT), await new_client()
+    name = f"nobody-{secrets.token_hex(6)}"
+    nobody = Person(secrets.token_bytes, name, f"{name}@example.com")  # type: ignore[arg-type]
+    await guess(client, app, nobody, 11)
+    assert_throttled(await sign_in(client, app, nobody))
+    await guess(client, app, nobody, 1, name=name + "x")
+
+
+async def test_strangers_cannot_lock_the_owner_out(app_with: AppWith, new_client: NewClient, new_user: NewUser) -> None:
+    node = await app_with(**PATIENT, throttle_account_max_failures=20)
+    app, user = await new_client(), await new_user()
+    async with client_of(node, an_address()) as home, client_of(node, an_address()) as stranger:
+        assert (await sign_in(home, app, user)).status_code == 200
+        await guess(stranger, app, user, 11)
+        assert_throttled(await sign_in(stranger, app, user))
+        await guess(home, app, user, 3)
+        assert (await sign_in(home, app, user)).status_code == 200
+        # Nor does the owner's sign-in give strangers another go.
+        assert_throttled(await sign_in(stranger, app, user))
+        # What is kept for the owner's address is bounded too.
+        await guess(home, app, user, 4)
+        assert assert_throttled(await sign_in(home, app, user)) > 80_000
+
+
+async def test_an_address_is_known_for_thirty_days(app_with: AppWith, new_client: NewClient, new_user: NewUser) -> None:
+    node = await app_with(**PATIENT)
+    app, user = await new_client(), await new_user()
+    async with client_of(node, an_address()) as home, client_of(node, an_address()) as stranger:
+        assert (await sign_in(home, app, user)).status_code == 200
+        for days, status in ((29, 200), (59, 429)):
+            with later(days * 86_400 + days):
+                await guess(stranger, app, user, 11)
+                assert (await sign_in(home, app, user)).status_code == status
+
+
+async def test_neither_a_restart_nor_a_redis_flush_forgets(
+    app_with: AppWith, services: Services, new_client: NewClient, new_user: NewUser
+) -> None:
+    app, user = await new_client(), await new_user()
+    async with client_of(await app_with(**PATIENT), an_address()) as client:
+        await guess(client, app, user, 11)
+    if services.redis.is_configured:
+        await services.redis.ask(lambda redis: redis.flushdb())
+    async with client_of(await app_with(**PATIENT), an_address()) as client:
+        assert_throttled(await sign_in(client, app, user))
+
+
+async def test_a_guess_that_was_not_looked_at_does_not_count(
+    app_with: AppWith, new_client: NewClient, new_user: NewUser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = await app_with(**PATIENT, throttle_account_max_failures=2)
+    app, user = await new_client(), await new_user()
+    hasher = node.state.services.hasher
+
+    async def full(_hashed: str | None, _password: str) -> bool:
+        raise Busy("the queue filled up after the guess had been counted")
+
+    async with client_of(node, an_address()) as client:
+        with monkeypatch.context() as patched:
+            patched.setattr(hasher, "verify", full)
+            for _ in range(5):
+                assert (await sign_in(client, app, user)).status_code == 503
+        assert (await sign_in(client, app, user)).status_code == 200
+
+
+async def test_many_right_sign_ins_at_a_time_are_no_guesses(
+    app_with: AppWith, new_client: NewClient, new_user: NewUser
+) -> None:
+    node = await app_with(**PATIENT)
+    app, user = await new_client(), await new_user()
+    async with client_of(node, an_address()) as client:
+        for _ in range(5):
+            responses = await asyncio.gather(*(sign_in(client, app, user) for _ in range(20)))
+            assert {response.status_code for response in responses} == {200}
+        await guess(client, app, user, 10)
+
+
+async def test_guesses_at_the_current_password_count_like_sign_ins(
+    app_with: AppWith, new_client: NewClient, new_user: NewUser
+) -> None:
+    node = await app_with(**PATIENT)
+    app, user = await new_client(), await new_user()
+    async with client_of(node, an_address()) as client, client_of(node, an_address()) as thief:
+        token = (await sign_in(client, app, user)).json()["access_token"]
+        change = {"current_password": WRONG, "new_password": "another good long sentence"}
+        for _ in range(11):
+            response = await thief.post("/users/me/password", json=change, headers=bearer(token))
+            assert_problem(response, 400, "wrong-password")
+        response = await thief.post("/users/me/password", json=change, headers=bearer(token))
+        assert_problem(response, 429, "too-many-requests")
+        assert int(response.headers["retry-after"]) >= 1
+        assert_throttled(await sign_in(thief, app, user))
+
+
+async def test_one_address_guesses_at_few_accounts_a_minute(
+    app_with: AppWith, new_client: NewClient, new_user: NewUser
+) -> None:
+    node = await app_with(throttle_enabled=True, throttle_address_failures_per_minute=5)
+    app, network = await new_client(), an_address().removesuffix("::1")
+    async with client_of(node, f"{network}::1") as guesser, client_of(node, f"{network}:1:2:3:4") as same_network:
+        for _ in range(5):
+            await guess(guesser, app, await new_user(), 1)
+        for client in (guesser, same_network):
+            assert 1 <= assert_throttled(await sign_in(client, app, await new_user())) <= 60
+    async with client_of(node, an_address()) as other:
+        assert (await sign_in(other, app, await new_user())).status_code == 200
+
+
+async def test_through_one_client_only_so_many_guesses_a_minute_are_made(
+    app_with: AppWith, new_client: NewClient, new_user: NewUser
+) -> None:
+    node = await app_with(throttle_enabled=True, throttle_client_failures_per_minute=5)
+    app, other_app = await new_client(), await new_client()
+    for _ in range(5):
+        async with client_of(node, an_address()) as client:
+            await guess(client, app, await new_user(), 1)
+    async with client_of(node, an_address()) as client:
+        assert_throttled(await sign_in(client, app, await new_user()))
+        assert (await sign_in(client, other_app, await new_user())).status_code == 200
+
+
+async def test_one_address_registers_only_so_many_users_a_minute(client_with: ClientWith) -> None:
+    changes: dict[str, Any] = {"throttle_enabled": True, "throttle_registrations_per_minute": 5}
+    client = await client_with(address=an_address(), **changes)
+    for _ in range(5):
+        assert (await client.post("/register", json=somebody())).status_code == 201
+    response = await client.post("/register", json=somebody())
+    assert_problem(response, 429, "too-many-requests")
+    assert 1 <= int(response.headers["retry-after"]) <= 60
+    # What is not acceptable anyway says so.
+    assert_problem(await client.post("/register", json=somebody(password="short")), 422, "invalid-input")
+
+
+async def test_one_address_guesses_at_few_client_secrets_a_minute(
+    app_with: AppWith, new_client: NewClient, new_user: NewUser
+) -> None:
+    node = await app_with(throttle_enabled=True, throttle_client_secret_failures_per_minute=5)
+    app, user = await new_client(), await new_user()
+    wrong = App(app.client_id, "authserver_cs_" + "x" * 43)
+    async with client_of(node, an_address()) as client:
+        for _ in range(5):
+            assert (await sign_in(client, wrong, user)).status_code == 401
+        assert_throttled(await sign_in(client, wrong, user))
+        assert (await sign_in(client, app, user)).status_code == 200
+
+
+async def test_without_throttling_nothing_is_counted(
+    client: httpx.AsyncClient, services: Services, new_client: NewClient, new_user: NewUser
+) -> None:
+    app, user = await new_client(), await new_user()
+    async with services.db.read() as tx:
+        before = await tx.scalar(select(func.count()).select_from(AccountAttempts))
+    await guess(client, app, user, 15)
+    assert (await sign_in(client, app, user)).status_code == 200
+    async with services.db.read() as tx:
+        assert await tx.scalar(select(func.count()).select_from(AccountAttempts)) == before
+
+
+async def use_up(counting: Throttle, key: str) -> None:
+    for _ in range(3):
+        await counting.check(CLIENT_SECRETS, key)
+        await counting.count(CLIENT_SECRETS, key)
+
+
+async def test_nodes_with_a_redis_count_together(settings: Settings, services: Services) -> None:
+    one_setting = settings.model_copy(
+        update={"throttle_enabled": True, "throttle_client_secret_failures_per_minute": 3}
+    )
+    key = secrets.token_hex(8)
+    await use_up(Throttle(one_setting, services.redis), key)
+    other = Throttle(one_setting, services.redis)
+    if not services.redis.is_configured:
+        await other.check(CLIENT_SECRETS, key)  # each process counts for itself
+        return
+    with pytest.raises(TooManyAttempts) as refused:
+        await other.check(CLIENT_SECRETS, key)
+    assert 1 <= refused.value.retry_after <= 60
+
+
+async def test_a_redis_that_is_down_is_made_up_for_in_memory() -> None:
+    settings = Settings(
+        _env_file=None,
+        redis_url=f"redis://{LOOPBACK}:{free_port()}/0",
+        throttle_client_secret_failures_per_minute=3,
+    )
+    redis = Redis(settings)
+    counting = Throttle(settings, redis)
+    await use_up(counting, "somebody")
+    with pytest.raises(TooManyAttempts):
+        await counting.check(CLIENT_SECRETS, "somebody")
+    await counting.check(CLIENT_SECRETS, "somebody else")
+    with later(61):
+        await counting.check(CLIENT_SECRETS, "somebody")
+    await redis.close()
+
+
+async def test_the_memory_for_counters_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(throttle, "_MAX_COUNTERS", 100)
+    settings = Settings(_env_file=None, throttle_client_secret_failures_per_minute=3)
+    counting = Throttle(settings, Redis(settings))
+    for number in range(1000):
+        await counting.count(CLIENT_SECRETS, str(number))
+    await use_up(counting, "somebody")
+    with pytest.raises(TooManyAttempts):
+        await counting.check(CLIENT_SECRETS, "somebody")
+    assert len(counting._in_memory.storage._counters) <= 100  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("ip", "key"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2::", "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("", "unknown"),
+        (None, "unknown"),
+        ("a unix socket", "unknown"),
+    ],
+)
+def test_an_ipv6_customer_is_one_address(ip: str | None, key: str) -> None:
+    assert address_key(ip) == key
+
+
+async def test_counters_that_no_longer_count_are_deleted(
+    app_with: AppWith, new_client: NewClient, new_user: NewUser
+) -> None:
+    node = await app_with(**PATIENT)
+    parts: Services = node.state.services
+    app, users = await new_client(), [await new_user() for _ in range(3)]
+    async with client_of(node, an_address()) as client:
+        for user in users:
+            assert (await sign_in(client, app, user)).status_code == 200
+            await guess(client, app, user, 2)
+    long_ago = clock.now() - timedelta(days=31)
+    async with parts.db.write() as tx:
+        old = KnownAddress.user_id.in_([user.id for user in users[:2]])
+        await tx.execute(update(KnownAddress).where(old).values(last_success_at=long_ago))
+        keys = [attempts._key(user.id, "") for user in users]
+        await tx.execute(update(AccountAttempts).where(AccountAttempts.key.in_(keys)).values(updated_at=long_ago))
+
+    async def left() -> tuple[int, int]:
+        async with parts.db.read() as tx:
+            counters = select(func.count()).where(AccountAttempts.key.in_(keys))
+            addresses = select(func.count()).where(KnownAddress.user_id.in_([user.id for user in users]))
+            return await tx.scalar(counters) or 0, await tx.scalar(addresses) or 0
+
+    assert await left() == (3, 3)
+    async with parts.db.write() as tx:
+        assert await attempts.prune(tx, parts.settings, 1) == 2
+    async with parts.db.write() as tx:
+        await attempts.prune(tx, parts.settings, 1000)
+    assert await left() == (0, 1)
