@@ -23,7 +23,7 @@ class Asked:
     user_agent: str | None
 
 
-async def asked(request: Request, services: Services, *, briefly_cached: bool = False) -> Asked | Refusal:
+async def asked(request: Request, services: Services) -> Asked | Refusal:
     """Return who asks for what, or the refusal; TooManyAttempts instead of a refusal for one who guesses secrets."""
     form = await read_form(request)
     if isinstance(form, Refusal):
@@ -33,7 +33,9 @@ async def asked(request: Request, services: Services, *, briefly_cached: bool = 
         return credentials
     requests.note(client_id=credentials.client_id)
     ip = request.client.host if request.client else None
-    client = await services.clients.authenticate(credentials, briefly_cached=briefly_cached)
+    # A client that is switched off has no sessions left, so only what begins one must know it as it is this moment.
+    begins_session = form.get("grant_type", "refresh_token") != "refresh_token"
+    client = await services.clients.authenticate(credentials, briefly_cached=not begins_session)
     if client is None:
         # Only wrong secrets are held back: a right one has 256 bits and needs no protection from a neighbour's guesses.
         for guesser in (f"address {address_key(ip)}", f"client {credentials.client_id[:64]}"):

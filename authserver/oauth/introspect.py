@@ -19,7 +19,7 @@ INACTIVE: dict[str, object] = {"active": False}
 async def introspect(request: Request) -> Response:
     """Tell a client whether a token is active."""
     house = services.of(request)
-    who = await asked(request, house, briefly_cached=True)
+    who = await asked(request, house)
     if isinstance(who, Refusal):
         return who.response()
     if who.client.is_public:
