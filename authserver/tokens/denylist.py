@@ -65,9 +65,10 @@ class Denylist:
         rows = {entry: last_exp + MARGIN for entry, last_exp in entries.items()}
         tx.info[_DENIED].update(rows)
         insert = sqlite_insert if self._db.is_sqlite else postgresql_insert
-        # In one order for everybody: two revocations that overlap must not wait for each other.
-        for entry in sorted(rows):
-            await tx.execute(insert(DenylistEntry).values(entry=entry, forget_at=rows[entry]).on_conflict_do_nothing())
+        if rows:
+            # In one order for everybody: two revocations that overlap must not wait for each other.
+            values = [{"entry": entry, "forget_at": rows[entry]} for entry in sorted(rows)]
+            await tx.execute(insert(DenylistEntry).on_conflict_do_nothing(), values)
 
     async def is_revoked(self, jti: str, session_id: str | None) -> bool:
         """Tell whether a token has been revoked; StoreUnavailable when nobody who knows can be asked."""
