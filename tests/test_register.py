@@ -98,6 +98,7 @@ async def test_other_usernames_are_refused(client: httpx.AsyncClient, username: 
 
 EMAILS = [
     "", "ada", "ada@", "@example.com", "ada@example", "ada@@example.com", "ada@exa mple.com", "ada@localhost",
+    "ada@test",
     "ada@example.com\r\nBcc: x", "Ada <ada@example.com>", "ada@[127.0.0.1]", "a" * 65 + "@example.com",
     "ada@" + "a" * 250 + ".com", "ada\x00@example.com", "ada@example.com\ud800",
 ]  # fmt: skip
@@ -154,9 +155,9 @@ BODIES: dict[str, tuple[bytes, dict[str, str], int, str]] = {
     "30,000 nested objects": (b'{"a":' * 10_000 + b"1" + b"}" * 10_000, JSON, 400, "bad-request"),
     "5,000 digits": (b'{"username": ' + b"1" * 5_000 + b"}", JSON, 400, "bad-request"),
     "a number beyond floats": (b'{"username": 1e999}', JSON, 422, "invalid-input"),
-    "a list": (b"[1, 2]", JSON, 422, "invalid-input"),
-    "null": (b"null", JSON, 422, "invalid-input"),
-    "a text": (b'"ada"', JSON, 422, "invalid-input"),
+    "a list": (b"[1, 2]", JSON, 400, "bad-request"),
+    "null": (b"null", JSON, 400, "bad-request"),
+    "a text": (b'"ada"', JSON, 400, "bad-request"),
     "10,000 fields": (b"{" + b",".join(b'"%d":1' % n for n in range(5000)) + b"}", JSON, 422, "invalid-input"),
     "64 KiB and a byte": (b" " * (64 * 1024 + 1), JSON, 413, "content-too-large"),
     "1 MiB": (b'{"password": "' + b"a" * 2**20 + b'"}', JSON, 413, "content-too-large"),

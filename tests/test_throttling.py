@@ -18,7 +18,7 @@ from authserver.redis import Redis
 from authserver.services import Services
 from authserver.settings import Settings
 from authserver.throttle import CLIENT_SECRETS, Throttle, address_key
-from authserver.users import attempts
+from authserver.users import accounts, attempts
 from authserver.users.models import AccountAttempts, KnownAddress
 from tests.application import client_of
 from tests.factories import App, NewClient, NewUser, Person, bearer, sign_in
@@ -213,6 +213,27 @@ async def test_guesses_at_the_current_password_count_like_sign_ins(
         assert_problem(response, 429, "too-many-requests")
         assert int(response.headers["retry-after"]) >= 1
         assert_throttled(await sign_in(thief, app, user))
+
+
+async def test_a_new_password_has_not_been_guessed_at(
+    app_with: AppWith, new_client: NewClient, new_user: NewUser
+) -> None:
+    """An operator who gives somebody a new password need not wait for the guesses at the old one to be forgotten."""
+    node = await app_with(**PATIENT)
+    parts: Services = node.state.services
+    app, user = await new_client(), await new_user()
+    async with client_of(node, an_address()) as home, client_of(node, an_address()) as stranger:
+        assert (await sign_in(home, app, user)).status_code == 200
+        await guess(home, app, user, 11)
+        await guess(stranger, app, user, 11)
+        for client in (home, stranger):
+            assert_throttled(await sign_in(client, app, user))
+        async with parts.denylist.revoking() as tx:
+            found = await accounts.locked(tx, user.id)
+            assert found is not None
+            await accounts.set_password(tx, found, await parts.hasher.hash("another good long sentence"))
+        await guess(home, app, user, 10)
+        await guess(stranger, app, user, 10)
 
 
 async def test_one_address_guesses_at_few_accounts_a_minute(

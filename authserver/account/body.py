@@ -22,8 +22,6 @@ _SENTENCES = {
     "string_type": "Give a text.",
     "string_sub_type": "Give a text.",
     "string_unicode": "Give a text of Unicode characters.",
-    "model_type": "Send a JSON object.",
-    "dict_type": "Send a JSON object.",
 }
 
 
@@ -79,11 +77,14 @@ async def _read_bounded(request: Request) -> bytes:
     return bytes(body)
 
 
-def _parsed(raw: bytes) -> Any:
+def _parsed(raw: bytes) -> dict[str, Any]:
     try:
-        return json.loads(raw.decode(), object_pairs_hook=_once, parse_constant=_no_number)
+        body = json.loads(raw.decode(), object_pairs_hook=_once, parse_constant=_no_number)
     except (ValueError, RecursionError):  # not UTF-8, not JSON, a name twice, NaN, a number without end, too deep
         raise BadRequest("The body is not JSON (RFC 8259) in UTF-8 with each name once.") from None
+    if not isinstance(body, dict):
+        raise BadRequest("The body is not a JSON object.")
+    return body
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

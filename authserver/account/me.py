@@ -123,7 +123,7 @@ async def change_password(request: Request) -> Response:
         user = await accounts.locked(tx, caller.user.id)
         if user is None or not await authentication.admit(tx, verified, to_write=True):
             raise WrongPassword("The account changed meanwhile. Give the password that you sign in with now.")
-        accounts.set_password(tx, user, hashed, ip=_ip(request))
+        await accounts.set_password(tx, user, hashed, ip=_ip(request))
         others = (UserSession.user_id == user.id, UserSession.id != caller.session_id)
         await parts.sessions.end(tx, *others, because="password changed")
     return done()

@@ -118,7 +118,7 @@ async def set_password(services: "Services", user: Name, password_stdin: termina
     ended = await ending.end(services, which, because="password changed")
     async with services.denylist.revoking() as tx:
         found = await _locked(tx, str(found.id))
-        accounts.set_password(tx, found, hashed)
+        await accounts.set_password(tx, found, hashed)
         ended += await services.sessions.end(tx, which, because="password changed")
     return _changed(found, "has a new password", ended)
 

@@ -16,7 +16,7 @@ from authserver import audit
 from authserver.db import Database
 from authserver.errors import Conflict, Fault, InvalidInput
 from authserver.settings import Settings
-from authserver.users import names, policy
+from authserver.users import attempts, names, policy
 from authserver.users.authentication import by_name
 from authserver.users.models import User
 from authserver.users.names import Name
@@ -84,10 +84,11 @@ def check_new_password(settings: Settings, user: User, password: str, pointer: s
         raise InvalidInput([Fault(pointer, sentence) for sentence in sentences])
 
 
-def set_password(tx: AsyncSession, user: User, hashed: str, *, ip: str | None = None) -> None:
-    """Store the hash of a new password for a `locked` user; the caller ends the sessions."""
+async def set_password(tx: AsyncSession, user: User, hashed: str, *, ip: str | None = None) -> None:
+    """Store the hash of a `locked` user's new password, which nobody has guessed at; the caller ends the sessions."""
     user.hashed_password = hashed
     user.generation += 1
+    await attempts.forget(tx, user.id)
     audit.record(tx, "password_changed", user_id=user.id, ip=ip)
 
 

@@ -109,6 +109,14 @@ async def taken_back(tx: AsyncSession, attempt: Attempt | None) -> None:
         await tx.execute(update(AccountAttempts).where(AccountAttempts.key == attempt.key).values(attempts=left))
 
 
+async def forget(tx: AsyncSession, user_id: UUID) -> None:
+    """Nothing has been guessed yet: the password is a new one."""
+    mine = AccountAttempts.key == _key(user_id, "")
+    await tx.execute(update(AccountAttempts).where(mine).values(attempts=0, failures=0, blocked_until=_NEVER))
+    known = KnownAddress.user_id == user_id
+    await tx.execute(update(KnownAddress).where(known).values(failures=0, blocked_until=_NEVER))
+
+
 async def prune(tx: AsyncSession, settings: Settings, limit: int) -> int:
     """Delete at most `limit` counters of each kind that no longer count; return how many."""
     now = clock.now()
