@@ -151,13 +151,14 @@ class Database:
                 log.warning("database_unavailable", extra={"reason": _reason(failure)})
                 raise StoreUnavailable("database", _reason(failure)) from failure
 
-    async def lock(self, tx: AsyncSession, name: str) -> None:
-        """Let one transaction of all nodes at a time past this point; it ends the wait when it ends.
+    async def lock(self, tx: AsyncSession, name: str, *, shared: bool = False) -> None:
+        """Let one transaction of all nodes at a time past this point, or many that share; each holds it to its end.
 
         On SQLite a writing transaction is alone anyway.
         """
         if not self.is_sqlite:
-            await tx.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))"), {"name": name})
+            function = "pg_advisory_xact_lock_shared" if shared else "pg_advisory_xact_lock"
+            await tx.execute(text(f"SELECT {function}(hashtextextended(:name, 0))"), {"name": name})
 
     async def ping(self) -> None:
         """Ask the database for a sign of life, past the breaker; one of `FAILURES` if there is none."""

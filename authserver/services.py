@@ -40,7 +40,7 @@ class Services:
         """Wire the parts; touches no store yet."""
         db, redis = Database(settings), Redis(settings)
         keyring = Keyring(settings, db)
-        denylist = Denylist(db, redis)
+        denylist = Denylist(settings, db, redis)
         return cls(
             settings=settings,
             db=db,
@@ -73,6 +73,7 @@ class Services:
                 ("watch database", self.db.watch()),
                 ("watch redis", self.redis.watch()),
                 ("watch keys", self.keyring.watch()),
+                ("watch denylist", self.denylist.watch()),
             )
         ]
         try:
@@ -86,6 +87,7 @@ class Services:
     async def close(self) -> None:
         """Give back every connection and thread."""
         self.hasher.close()
+        await self.denylist.close()
         await self.redis.close()
         await self.db.close()
 

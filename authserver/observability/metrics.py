@@ -59,6 +59,11 @@ DENYLIST_ANSWERS = _counter(
 )
 DENYLIST_WRITES = _counter("denylist_writes_total", "Entries copied to Redis: written or failed.", "outcome")
 
+DENYLIST_TRUSTED = _gauge(
+    "denylist_trusted", "1 while live tokens are answered for without the database.", workers="livemin"
+)
+PROPAGATION_SECONDS = _seconds("revocation_propagation", "From the commit of a revocation until it holds on all nodes.")
+
 BREAKER_OPEN = _gauge(
     "breaker_open", "1 while calls to redis or database are refused.", "dependency", workers="livemax"
 )

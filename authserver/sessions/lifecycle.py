@@ -19,7 +19,7 @@ from authserver.sessions.models import UserSession
 from authserver.sessions.refresh_token import RefreshToken
 from authserver.settings import Settings
 from authserver.tokens import access_token
-from authserver.tokens.denylist import Denylist, session_entry
+from authserver.tokens.denylist import MARGIN, Denylist, session_entry
 from authserver.users.models import User
 
 
@@ -230,20 +230,25 @@ class Sessions:
     async def end(self, tx: AsyncSession, *which: ColumnElement[bool], because: str) -> int:
         """End all sessions that meet the conditions, with every token that was or is being made from them.
 
-        `tx` comes from `denylist.revoking()`. Ending again is as good as once. Returns how many were alive until now.
+        `tx` comes from `denylist.revoking()`. Ending again is as good as once: what has ended already is denied
+        anew, since whoever ended it may not have lived to tell everybody. Returns how many were alive until now.
         """
         now = clock.now()
         result = await tx.execute(
             update(UserSession)
-            .where(*which, UserSession.revoked_at.is_(None))
-            .values(revoked_at=now, revoked_because=because)
-            .returning(UserSession.id, UserSession.tokens_expire_at, UserSession.expires_at)
+            .where(*which, or_(UserSession.revoked_at.is_(None), UserSession.tokens_expire_at > now - MARGIN))
+            .values(
+                revoked_at=func.coalesce(UserSession.revoked_at, now),
+                revoked_because=func.coalesce(UserSession.revoked_because, because),
+            )
+            .returning(UserSession.id, UserSession.tokens_expire_at, UserSession.expires_at, UserSession.revoked_at)
             .execution_options(synchronize_session=False)
         )
         rows = result.all()
         await self._denylist.deny(tx, {session_entry(row.id): row.tokens_expire_at for row in rows})
-        metrics.SESSIONS_REVOKED.labels(because).inc(len(rows))
-        return sum(row.expires_at > now for row in rows)
+        ended = [row for row in rows if row.revoked_at == now]
+        metrics.SESSIONS_REVOKED.labels(because).inc(len(ended))
+        return sum(row.expires_at > now for row in ended)
 
     async def prune(self, tx: AsyncSession, limit: int) -> int:
         """Delete at most `limit` sessions that ended long enough ago for all their tokens to be dead."""

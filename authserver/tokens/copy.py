@@ -1,0 +1,115 @@
+"""The copy of the denylist in Redis: one sorted set with the entries and the marker that proves it complete.
+
+A member's score is when it may be forgotten (seconds since the epoch). Proof and entries in one key can only be lost
+together. Nothing here decides anything: denylist.py does.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from authserver.errors import StoreUnavailable
+from authserver.redis import Line, Redis
+
+KEY = "{authserver:denylist}"
+"""The braces keep this key and the one being filled in the same slot of a cluster."""
+FILL_SECONDS = 60
+_AT_ONCE = 200
+"""So many checks share a round trip; more would take Redis too long for its time-out."""
+
+_ADD = """
+if not redis.call('ZSCORE', KEYS[1], ARGV[1]) then return 0 end
+for i = 2, #ARGV, 2 do redis.call('ZADD', KEYS[1], ARGV[i + 1], ARGV[i]) end
+return 1
+"""
+# A part of the new set may have been evicted meanwhile: then it is not complete, and must not look so.
+_INSTALL = """
+if redis.call('ZCARD', KEYS[2]) ~= tonumber(ARGV[2]) then return 0 end
+redis.call('ZADD', KEYS[2], '+inf', ARGV[1])
+redis.call('PERSIST', KEYS[2])
+redis.call('RENAME', KEYS[2], KEYS[1])
+return 1
+"""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What Redis said in one reply."""
+
+    found: frozenset[str]
+    run: str
+    """Which process said so; empty if it is not a master."""
+
+
+class Copy:
+    """Asks and fills the set; StoreUnavailable for every fault."""
+
+    def __init__(self, redis: Redis) -> None:
+        self.line: Line = redis.line()
+        """The one connection that everything goes through."""
+        self._waiting: list[tuple[Sequence[str], asyncio.Future[Look]]] = []
+        self._asking: asyncio.Task[None] | None = None
+
+    async def look(self, members: Sequence[str]) -> Look:
+        """Return which of these members are there. All that ask while a question is under way share the next one."""
+        answer: asyncio.Future[Look] = asyncio.get_running_loop().create_future()
+        self._waiting.append((members, answer))
+        if self._asking is None:
+            self._asking = asyncio.create_task(self._ask())
+        return await answer
+
+    async def add(self, run: str, marker: str, entries: Mapping[str, float]) -> bool:
+        """Add entries to the set that has this marker, in this process; False if there is none."""
+        arguments = [part for entry, score in entries.items() for part in (entry, str(score))]
+        answers, answered_by = await self.line.ask(lambda pipe: pipe.eval(_ADD, 1, KEY, marker, *arguments))
+        return bool(answers[0] == 1 and answered_by == run)
+
+    async def fill(self, name: str, run: str, entries: Mapping[str, float]) -> None:
+        """Add entries to a new set of this name; StoreUnavailable if the process is another one by now."""
+        key = f"{KEY}:{name}"
+        if entries:
+            scores = dict(entries)
+            _, answered_by = await self.line.ask(lambda pipe: (pipe.zadd(key, scores), pipe.expire(key, FILL_SECONDS)))
+            if answered_by != run:
+                raise StoreUnavailable("redis", "another process answers")
+
+    async def install(self, name: str, run: str, marker: str, count: int) -> bool:
+        """Put the new set, which must have so many entries, in the place of the old one, with its marker."""
+        key = f"{KEY}:{name}"
+        answers, answered_by = await self.line.ask(lambda pipe: pipe.eval(_INSTALL, 2, KEY, key, marker, str(count)))
+        return bool(answers[0] == 1 and answered_by == run)
+
+    async def forget(self, until: float) -> int:
+        """Remove the entries that may be forgotten; return how many."""
+        answers, _ = await self.line.ask(lambda pipe: pipe.zremrangebyscore(KEY, "-inf", until))
+        return int(answers[0])
+
+    async def _ask(self) -> None:
+        """Ask for all who wait, until nobody does."""
+        while self._waiting:
+            asked, self._waiting = self._waiting[:_AT_ONCE], self._waiting[_AT_ONCE:]
+            try:
+                look = await self._look({member for members, _ in asked for member in members})
+            except StoreUnavailable as unavailable:
+                for _, answer in asked:
+                    if not answer.done():
+                        answer.set_exception(StoreUnavailable(unavailable.store, unavailable.reason))
+            else:
+                for _, answer in asked:
+                    if not answer.done():
+                        answer.set_result(look)
+        self._asking = None
+
+    async def _look(self, members: Iterable[str]) -> Look:
+        asked = list(members)
+        # The role comes in the same reply: a process that has just been demoted may have lost entries, not the marker.
+        answers, run = await self.line.ask(lambda pipe: (pipe.role(), pipe.zmscore(KEY, asked)))
+        role, scores = answers
+        found = frozenset(member for member, score in zip(asked, scores, strict=True) if score is not None)
+        return Look(found, run if role[0] == "master" else "")
+
+
+def new_name() -> str:
+    """Return a name for a set to be filled that nobody else uses."""
+    return secrets.token_hex(8)
