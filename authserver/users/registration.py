@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from sqlalchemy import or_, select
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from authserver import audit, clock
@@ -45,26 +46,25 @@ async def register(
     """Add the user; UsernameTaken or EmailTaken, Busy, StoreUnavailable. The unique keys of the table decide races."""
     async with db.read() as tx:
         await refuse_taken(tx, new.username, new.email)
+    hashed = await hasher.hash(new.password)
     now = clock.now()
-    user = User(
+    insert = sqlite_insert if db.is_sqlite else postgresql_insert
+    statement = insert(User).values(
         username=new.username.shown,
         username_key=new.username.key,
         email=new.email.shown,
         email_key=new.email.key,
-        hashed_password=await hasher.hash(new.password),
+        hashed_password=hashed,
         is_superuser=is_superuser,
         created_at=now,
         updated_at=now,
     )
-    try:
-        async with db.write() as tx:
-            tx.add(user)
-            await tx.flush()
-            audit.record(tx, "user_registered", user_id=user.id, ip=ip)
-    except IntegrityError:
-        async with db.read() as tx:
+    async with db.write() as tx:
+        user = (await tx.scalars(statement.on_conflict_do_nothing().returning(User))).one_or_none()
+        if user is None:
             await refuse_taken(tx, new.username, new.email)
-        raise Conflict("Somebody had the username or e-mail address until now; try again.") from None
+            raise Conflict("Somebody had the username or e-mail address until now; try again.")
+        audit.record(tx, "user_registered", user_id=user.id, ip=ip)
     return user
 
 
