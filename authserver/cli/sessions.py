@@ -46,7 +46,8 @@ async def list_alive(
         names: dict[UUID, str] = {}
         for start in range(0, len(users_of), _PAGE):
             some = User.id.in_(users_of[start : start + _PAGE])
-            names.update((await tx.execute(select(User.id, User.username).where(some))).tuples())
+            rows = await tx.execute(select(User.id, User.username).where(some))
+            names |= {row.id: row.username for row in rows}
     return Answer([_described(each, names.get(each.user_id)) for each in found], columns=_COLUMNS)
 
 
