@@ -58,9 +58,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     services: Services = app.state.services
-    async with services.running(), health.sampling(services):
+    async with services.running():
         await _prepare(services)
-        yield
+        async with health.sampling(services):
+            yield
 
 
 async def _prepare(services: Services) -> None:

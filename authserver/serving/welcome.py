@@ -35,7 +35,7 @@ def text(url: str, from_environment: Sequence[str]) -> str:
     """Return what to try next; `from_environment` names the settings that the other terminal must have as well."""
     elsewhere = ""
     if from_environment:
-        elsewhere = f"\n  The other terminal needs the same values of: {', '.join(sorted(from_environment))}\n"
+        elsewhere = f"\nThe other terminal needs the same values of: {', '.join(sorted(from_environment))}\n"
     return _TEXT.format(
         url=url,
         directory=shlex.quote(str(Path.cwd())),
