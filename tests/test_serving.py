@@ -69,14 +69,25 @@ async def request_in_flight(program: Program) -> AsyncIterator[tuple[asyncio.Str
     writer.close()
 
 
-async def wait_until_refused(program: Program) -> None:
-    for _ in range(500):
-        try:
-            socket.create_connection((LOOPBACK, program.port), 1).close()
-        except ConnectionRefusedError:
+async def wait_for(condition: Callable[[], bool]) -> None:
+    for _ in range(600):
+        if condition():
             return
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(0.05)
     raise TimeoutError
+
+
+def is_refusing(program: Program) -> bool:
+    try:
+        socket.create_connection((LOOPBACK, program.port), 1).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
+def is_up(program: Program, starts: int) -> bool:
+    """Tell whether so many workers have started since the beginning."""
+    return [line["event"] for line in program.logs()].count("Application startup complete.") == starts
 
 
 def workers_of(program: Program) -> list[psutil.Process]:
@@ -96,7 +107,7 @@ async def test_a_signal_ends_it_when_what_is_in_flight_is_done(
     program = await serve("--workers", workers)
     async with request_in_flight(program) as (reader, writer):
         program.process.send_signal(number)
-        await wait_until_refused(program)
+        await wait_for(lambda: is_refusing(program))
         assert program.process.poll() is None
         writer.write(b"a=")
         answer = await asyncio.wait_for(reader.read(), 5)
@@ -239,16 +250,14 @@ async def test_workers_count_together_and_dead_ones_are_replaced(serve: Serve) -
         for _ in range(times):
             assert (await client.get("/health/live")).status_code == 200
 
+    await wait_for(lambda: is_up(program, 2))
     await visit(20)
     assert [await scrape() for _ in range(5)] == [
         {"authserver_http_requests_total": 20, "authserver_build_info": 1, "authserver_signing_keys_loaded": 1}
     ] * 5
     before[0].kill()
     before[0].wait()
-    for _ in range(600):
-        if [line for line in program.logs() if line["event"] == "worker_died"] and len(workers_of(program)) == 2:
-            break
-        await asyncio.sleep(0.05)
+    await wait_for(lambda: is_up(program, 3))
     await visit(5)
     assert (await scrape())["authserver_http_requests_total"] == 25
     await client.aclose()
