@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from authserver.services import Services
 
-_BATCH = 200
+_BATCH = 1000
 
 
 async def end(services: "Services", *which: "ColumnElement[bool]", because: str) -> int:
@@ -18,15 +18,17 @@ async def end(services: "Services", *which: "ColumnElement[bool]", because: str)
 
     When it is interrupted, those so far have ended; the same command again ends the others.
     """
-    from sqlalchemy import or_, select
+    from sqlalchemy import and_, or_, select
 
     from authserver.sessions.models import UserSession
+    from authserver.tokens.denylist import MARGIN
 
     now = clock.now()
-    # A session that has run out may have left a living access token.
-    may_live = or_(UserSession.expires_at > now, UserSession.tokens_expire_at > now)
+    is_alive = and_(UserSession.revoked_at.is_(None), UserSession.expires_at > now)
+    # Left by a session that has run out, or that was ended by somebody who did not live to tell everybody.
+    has_token = UserSession.tokens_expire_at > now - MARGIN
     async with services.db.read() as tx:
-        query = select(UserSession.id).where(*which, UserSession.revoked_at.is_(None), may_live)
+        query = select(UserSession.id).where(*which, or_(is_alive, has_token))
         found = (await tx.scalars(query)).all()
     ended = 0
     with output.counting("Ending sessions", len(found)) as counter:

@@ -1,6 +1,7 @@
 """`authserver clients`."""
 
 import secrets
+from unittest.mock import AsyncMock
 
 import httpx
 import pytest
@@ -114,6 +115,22 @@ async def test_deleting_a_client_revokes_what_its_sessions_gave_out(
     assert (await introspect(client, other, tokens["access_token"])).content == INACTIVE
     assert (await sign_in(client, app, user)).status_code == 401
     assert (await events_of(services, app.client_id))[-1] == "client_deleted"
+
+
+@pytest.mark.parametrize("command", ["disable", "delete"])
+async def test_who_signs_in_at_the_last_moment_is_signed_out_too(
+    run: Run,
+    client: httpx.AsyncClient,
+    new_client: NewClient,
+    new_user: NewUser,
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+) -> None:
+    app, other = await new_client(), await new_client(may_introspect=True)
+    monkeypatch.setattr("authserver.cli.ending.end", AsyncMock(return_value=0))  # it saw no session yet
+    token = (await sign_in(client, app, await new_user())).json()["access_token"]
+    assert (await run("clients", command, app.client_id, "--json")).json["sessions_ended"] == 1
+    assert (await introspect(client, other, token)).content == INACTIVE
 
 
 @pytest.mark.parametrize("command", ["show", "rotate-secret", "disable", "enable", "delete"])

@@ -14,7 +14,7 @@ from authserver.db import Base
 from authserver.services import Services
 from authserver.sessions.models import UserSession
 from authserver.settings import Settings
-from authserver.tokens.denylist import KEY
+from authserver.tokens.copy import KEY
 from authserver.tokens.models import DenylistEntry
 from authserver.users.models import AccountAttempts, KnownAddress, User
 from tests.cli.conftest import Run
@@ -86,6 +86,7 @@ async def test_redis_forgets_what_is_over(run: Run, house: Services) -> None:
     assert await house.redis.ask(lambda redis: redis.zmscore(KEY, ["j:pruned", "j:kept"])) == [None, now + 1000]
 
 
+@pytest.mark.parametrize("backend", ["postgres"], indirect=True, scope="session")
 async def test_a_redis_that_is_down_keeps_its_own(run: Run, house: Services) -> None:
     nobody = f"redis://{LOOPBACK}:{free_port()}"
     done = await run("prune", "--json", database_url=url_of(house), redis_url=nobody)

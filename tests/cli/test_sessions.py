@@ -5,12 +5,14 @@ from uuid import uuid4
 
 import httpx
 import pytest
-from sqlalchemy import select
+from sqlalchemy import delete, select
 
 from authserver import clock
 from authserver.audit import AuditEvent
 from authserver.services import Services
 from authserver.sessions.models import UserSession
+from authserver.tokens.denylist import session_entry
+from authserver.tokens.models import DenylistEntry
 from tests.cli.conftest import Run
 from tests.factories import App, NewClient, NewUser, Person, claims_of, sign_in
 from tests.test_introspect import INACTIVE, introspect
@@ -87,12 +89,18 @@ async def test_conditions_must_all_be_met(
     assert alive == [False, True, True]
 
 
-async def test_all_sessions_of_a_user_are_revoked_and_that_is_on_record(
-    run: Run, services: Services, client: httpx.AsyncClient, caller: App, user: Person
+async def test_all_sessions_of_a_user_are_revoked_in_batches_and_that_is_on_record(
+    run: Run,
+    services: Services,
+    client: httpx.AsyncClient,
+    caller: App,
+    user: Person,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for _ in range(3):
-        await token_of(client, caller, user)
+    monkeypatch.setattr("authserver.cli.ending._BATCH", 2)
+    tokens = [await token_of(client, caller, user) for _ in range(3)]
     assert (await run("sessions", "revoke", "--user", user.email)).stdout == "3 sessions ended.\n"
+    assert not any([await is_active(client, caller, token) for token in tokens])
     async with services.db.read() as tx:
         mine = select(AuditEvent).where(AuditEvent.user_id == user.id, AuditEvent.event == "sessions_revoked")
         event = (await tx.scalars(mine)).one()
@@ -109,6 +117,21 @@ async def test_a_session_that_has_run_out_loses_its_living_access_token_too(
     assert await is_active(client, caller, token)
     assert (await run("sessions", "revoke", "--user", user.username, "--json")).json == {"revoked": 0}
     assert not await is_active(client, caller, token)
+
+
+async def test_revoking_again_denies_again(
+    run: Run, client: httpx.AsyncClient, caller: App, user: Person, services: Services
+) -> None:
+    """Whoever ended the session may not have lived to tell Redis, or may have lost the entry since."""
+    token = await token_of(client, caller, user)
+    revoke = ("sessions", "revoke", "--user", user.username, "--json")
+    assert (await run(*revoke)).json == {"revoked": 1}
+    entry = DenylistEntry.entry == session_entry(claims_of(token)["sid"])
+    async with services.db.write() as tx:
+        await tx.execute(delete(DenylistEntry).where(entry))
+    assert (await run(*revoke)).json == {"revoked": 0}
+    async with services.db.read() as tx:
+        assert await tx.scalar(select(DenylistEntry).where(entry))
 
 
 async def test_revoking_needs_to_be_told_what(run: Run) -> None:

@@ -1,6 +1,7 @@
 """`authserver users`."""
 
 import secrets
+from unittest.mock import AsyncMock
 from uuid import UUID
 
 import httpx
@@ -137,15 +138,16 @@ async def test_deleting_a_user_revokes_what_their_sessions_gave_out(
     assert "user_deleted" in await events_of(services, user.id)
 
 
-async def test_many_sessions_end_in_several_transactions(
-    run: Run, client: httpx.AsyncClient, caller: App, new_user: NewUser, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("command", ["disable", "delete", "set-password --password-stdin"])
+async def test_who_signs_in_at_the_last_moment_is_signed_out_too(
+    run: Run, client: httpx.AsyncClient, caller: App, new_user: NewUser, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
-    monkeypatch.setattr("authserver.cli.ending._BATCH", 2)
     user = await new_user()
-    tokens = [(await sign_in(client, caller, user)).json()["access_token"] for _ in range(5)]
-    assert (await run("users", "disable", user.username, "--json")).json["sessions_ended"] == 5
-    for token in tokens:
-        assert (await introspect(client, caller, token)).content == INACTIVE
+    monkeypatch.setattr("authserver.cli.ending.end", AsyncMock(return_value=0))  # it saw no session yet
+    token = (await sign_in(client, caller, user)).json()["access_token"]
+    done = await run("users", *command.split(), user.username, "--json", stdin=OTHER_PASSWORD)
+    assert done.json["sessions_ended"] == 1
+    assert (await introspect(client, caller, token)).content == INACTIVE
 
 
 @pytest.mark.parametrize("command", ["show", "disable", "enable", "set-password", "delete"])
