@@ -47,7 +47,7 @@ async def test_every_listed_way_of_client_authentication_works_and_no_other(
         data["client_id"] = app.client_id
     if method == "client_secret_post":
         data["client_secret"] = app.secret or ""
-    auth = basic(app) if method == "client_secret_basic" else None
+    auth = basic(app) if method == "client_secret_basic" else httpx.USE_CLIENT_DEFAULT
     response = await client.post(document[f"{endpoint}_endpoint"], data=data, auth=auth)
     listed = method in document[f"{endpoint}_endpoint_auth_methods_supported"]
     assert (response.status_code != 401) is listed

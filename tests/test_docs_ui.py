@@ -35,7 +35,10 @@ async def test_the_required_fields_are_those_that_are_required(
     for field in form["required"]:
         others = {name: "x" for name in form["required"] if name != field}
         response = await client.post(path, data={**others, "unknown": "x"}, auth=basic(app))
-        assert response.json() == {"error": "invalid_request", "error_description": f"The parameter {field} is missing."}
+        assert response.json() == {
+            "error": "invalid_request",
+            "error_description": f"The parameter {field} is missing.",
+        }
 
 
 async def test_every_reference_in_the_description_resolves(client: httpx.AsyncClient) -> None:

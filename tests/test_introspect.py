@@ -63,8 +63,8 @@ async def test_who_may_see_a_token(client: httpx.AsyncClient, new_client: NewCli
     audience, privileged, stranger = await new_client(), await new_client(may_introspect=True), await new_client()
     caller = await new_client(audience=[audience.client_id])
     token = (await sign_in(client, caller, await new_user())).json()["access_token"]
-    for caller in (caller, audience, privileged):
-        assert (await introspect(client, caller, token)).json()["active"] is True
+    for seer in (caller, audience, privileged):
+        assert (await introspect(client, seer, token)).json()["active"] is True
     assert (await introspect(client, stranger, token)).content == INACTIVE
 
 
@@ -80,7 +80,9 @@ async def test_a_refresh_token_is_seen_by_its_own_client_only(
     assert (await introspect(client, privileged, tokens["refresh_token"])).content == INACTIVE
 
 
-async def test_a_spent_refresh_token_is_inactive(client: httpx.AsyncClient, caller: App, tokens: dict[str, str]) -> None:
+async def test_a_spent_refresh_token_is_inactive(
+    client: httpx.AsyncClient, caller: App, tokens: dict[str, str]
+) -> None:
     data = {"grant_type": "refresh_token", "refresh_token": tokens["refresh_token"]}
     successor = (await client.post("/token", data=data, auth=basic(caller))).json()["refresh_token"]
     assert (await introspect(client, caller, tokens["refresh_token"])).content == INACTIVE
@@ -103,7 +105,9 @@ async def test_a_missing_token_is_an_invalid_request(client: httpx.AsyncClient, 
 
 
 @pytest.mark.parametrize("hint", ["access_token", "refresh_token", "saml2", "ü"])
-async def test_a_hint_changes_nothing(client: httpx.AsyncClient, caller: App, tokens: dict[str, str], hint: str) -> None:
+async def test_a_hint_changes_nothing(
+    client: httpx.AsyncClient, caller: App, tokens: dict[str, str], hint: str
+) -> None:
     for kind in ("access_token", "refresh_token"):
         assert (await introspect(client, caller, tokens[kind], token_type_hint=hint)).json()["active"] is True
 

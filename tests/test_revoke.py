@@ -71,7 +71,9 @@ async def test_no_refresh_in_parallel_outlives_a_revocation(
             assert (await introspect(client, caller, answer.json()["access_token"])).content == INACTIVE
 
 
-async def test_revoking_again_is_as_good_as_once(client: httpx.AsyncClient, caller: App, tokens: dict[str, str]) -> None:
+async def test_revoking_again_is_as_good_as_once(
+    client: httpx.AsyncClient, caller: App, tokens: dict[str, str]
+) -> None:
     for kind in ("access_token", "access_token", "refresh_token", "refresh_token", "access_token"):
         assert_done(await revoke(client, caller, tokens[kind]))
 

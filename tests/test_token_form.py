@@ -113,7 +113,8 @@ async def test_a_bad_authorization_header_is_401_with_a_challenge(
 ) -> None:
     app = await new_client()
     header = BAD_PROOFS[case](app.client_id, app.secret or "")
-    response = await client.post(endpoint, data={"token": "x"}, headers=[("Authorization", header)])
+    raw = header if isinstance(header, bytes) else header.encode()
+    response = await client.post(endpoint, data={"token": "x"}, headers={b"Authorization": raw})
     assert_oauth_error(response, 401, "invalid_client")
     assert response.headers["www-authenticate"].startswith("Basic realm=")
 

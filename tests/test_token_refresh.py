@@ -113,7 +113,9 @@ async def test_reusing_a_spent_refresh_token_ends_the_session(
     assert [str(event.session_id) for event in events].count(session_id) == 1
 
 
-async def test_a_retry_after_the_window_is_reuse(client: httpx.AsyncClient, caller: App, tokens: dict[str, str]) -> None:
+async def test_a_retry_after_the_window_is_reuse(
+    client: httpx.AsyncClient, caller: App, tokens: dict[str, str]
+) -> None:
     second = (await refresh(client, caller, tokens["refresh_token"])).json()
     with freeze_time(clock.now() + timedelta(seconds=11), tick=True, real_asyncio=True):
         assert_oauth_error(await refresh(client, caller, tokens["refresh_token"]), 400, "invalid_grant")
@@ -121,7 +123,9 @@ async def test_a_retry_after_the_window_is_reuse(client: httpx.AsyncClient, call
         assert not await is_active(client, caller, second["access_token"])
 
 
-async def test_a_retry_does_not_prolong_the_window(client: httpx.AsyncClient, caller: App, tokens: dict[str, str]) -> None:
+async def test_a_retry_does_not_prolong_the_window(
+    client: httpx.AsyncClient, caller: App, tokens: dict[str, str]
+) -> None:
     await refresh(client, caller, tokens["refresh_token"])
     start = clock.now()
     with freeze_time(start + timedelta(seconds=6), tick=True, real_asyncio=True):
