@@ -111,7 +111,7 @@ async def disable(services: "Services", client_id: ClientId) -> Answer:
     async with services.denylist.revoking() as tx:
         client = await _locked(tx, client_id)
         registration.set_active(tx, client, is_active=False)
-        ended += await services.sessions.end(tx, which, because="client disabled")
+        ended += await ending.end_rest(services, tx, which, because="client disabled")
     return Answer(
         {**_described(client), "sessions_ended": ended}, f"Client {client_id} is disabled; {ended} sessions ended."
     )
@@ -143,7 +143,7 @@ async def delete(services: "Services", client_id: ClientId, yes: terminal.Yes = 
     ended = await ending.end(services, which, because="client deleted")
     async with services.denylist.revoking() as tx:
         client = await _locked(tx, client_id)
-        ended += await services.sessions.end(tx, which, because="client deleted")
+        ended += await ending.end_rest(services, tx, which, because="client deleted")
         await registration.delete(tx, client)
     return Answer(
         {"client_id": client_id, "deleted": True, "sessions_ended": ended},

@@ -7,6 +7,7 @@ from authserver.cli import output
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement
+    from sqlalchemy.ext.asyncio import AsyncSession
 
     from authserver.services import Services
 
@@ -38,3 +39,10 @@ async def end(services: "Services", *which: "ColumnElement[bool]", because: str)
                 ended += await services.sessions.end(tx, UserSession.id.in_(batch), because=because)
             counter.add(len(batch))
     return ended
+
+
+async def end_rest(services: "Services", tx: "AsyncSession", *which: "ColumnElement[bool]", because: str) -> int:
+    """End the few that began since `end`, in the transaction after which no more can begin; return how many."""
+    from authserver.sessions.models import UserSession
+
+    return await services.sessions.end(tx, *which, UserSession.revoked_at.is_(None), because=because)

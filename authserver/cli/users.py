@@ -86,7 +86,7 @@ async def disable(services: "Services", user: Name) -> Answer:
     async with services.denylist.revoking() as tx:
         found = await _locked(tx, user)
         accounts.set_active(tx, found, is_active=False)
-        ended += await services.sessions.end(tx, which, because="account disabled")
+        ended += await ending.end_rest(services, tx, which, because="account disabled")
     return _changed(found, "is disabled", ended)
 
 
@@ -119,7 +119,7 @@ async def set_password(services: "Services", user: Name, password_stdin: termina
     async with services.denylist.revoking() as tx:
         found = await _locked(tx, str(found.id))
         await accounts.set_password(tx, found, hashed)
-        ended += await services.sessions.end(tx, which, because="password changed")
+        ended += await ending.end_rest(services, tx, which, because="password changed")
     return _changed(found, "has a new password", ended)
 
 
@@ -137,7 +137,7 @@ async def delete(services: "Services", user: Name, yes: terminal.Yes = False) ->
     ended = await ending.end(services, which, because="account deleted")
     async with services.denylist.revoking() as tx:
         found = await _locked(tx, str(found.id))
-        ended += await services.sessions.end(tx, which, because="account deleted")
+        ended += await ending.end_rest(services, tx, which, because="account deleted")
         await accounts.delete(tx, found)
     return Answer(
         {"id": found.id, "username": found.username, "deleted": True, "sessions_ended": ended},
