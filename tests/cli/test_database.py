@@ -78,6 +78,8 @@ async def test_the_server_does_not_start_on_a_database_that_must_be_upgraded(
     assert why == f"The database is not migrated, this version needs {HEAD}: run `authserver db upgrade`."
     await run("db", "upgrade", database_url=url)
     assert (await run("serve", database_url=url)).status == 0
+    before = (await run("db", "downgrade", "-1", "--json", database_url=url)).json["revision"]
+    assert f"at revision {before}, this version needs {HEAD}" in (await run("serve", database_url=url)).why
 
 
 async def test_the_server_starts_on_a_database_that_a_newer_version_has_upgraded(
