@@ -21,7 +21,7 @@ from authserver.throttle import CLIENT_SECRETS, Throttle, address_key
 from authserver.users import accounts, attempts
 from authserver.users.models import AccountAttempts, KnownAddress
 from tests.application import client_of
-from tests.factories import App, NewClient, NewUser, Person, bearer, sign_in
+from tests.factories import PASSWORD, App, NewClient, NewUser, Person, bearer, sign_in
 from tests.servers import LOOPBACK, free_port
 from tests.test_register import assert_problem, somebody
 
@@ -76,7 +76,7 @@ async def test_no_more_than_a_hundred_in_a_row_are_ever_evaluated(
     app_with: AppWith, new_client: NewClient, new_user: NewUser
 ) -> None:
     """However many try at a time, on however many nodes: the database counts before anything is hashed."""
-    changes = PATIENT | {"argon2_queue": 1000, "database_pool_size": 5}
+    changes = PATIENT | {"throttle_account_free_failures": 100, "argon2_queue": 1000, "database_pool_size": 5}
     nodes = [await app_with(**changes), await app_with(**changes)]
     app, user = await new_client(), await new_user()
     statuses: list[int] = []
@@ -91,7 +91,7 @@ async def test_no_more_than_a_hundred_in_a_row_are_ever_evaluated(
 
     await asyncio.gather(*(try_one(number) for number in range(200)))
     assert set(statuses) == {400, 429}
-    assert 10 <= statuses.count(400) <= 100
+    assert statuses.count(400) == 80  # and 20 that are kept for the user's own addresses
     async with client_of(nodes[0], an_address()) as client:
         assert assert_throttled(await sign_in(client, app, user)) >= 1
 
@@ -154,6 +154,26 @@ async def test_an_address_is_known_for_thirty_days(app_with: AppWith, new_client
             with later(days * 86_400 + days):
                 await guess(stranger, app, user, 11)
                 assert (await sign_in(home, app, user)).status_code == status
+
+
+async def test_all_addresses_together_have_no_more_than_the_maximum(
+    app_with: AppWith, new_client: NewClient, new_user: NewUser
+) -> None:
+    node = await app_with(**PATIENT, throttle_account_max_failures=20)
+    app, user = await new_client(), await new_user()
+    homes = [an_address() for _ in range(7)]
+
+    async def try_everywhere(password: str) -> list[int]:
+        statuses = []
+        for home in homes:
+            async with client_of(node, home) as client:
+                statuses += [(await sign_in(client, app, user, password=password)).status_code for _ in range(4)]
+        return statuses
+
+    assert set(await try_everywhere(PASSWORD)) == {200}
+    assert (await try_everywhere(WRONG)).count(400) == 20
+    with later(86_400 + 60):
+        assert (await try_everywhere(WRONG)).count(400) == 20
 
 
 async def test_neither_a_restart_nor_a_redis_flush_forgets(

@@ -86,7 +86,7 @@ ENDPOINTS = [
     ("POST", "/users/me/password"),
     ("GET", "/users/me/sessions"),
     ("DELETE", "/users/me/sessions"),
-    ("DELETE", f"/users/me/sessions/{uuid4()}"),
+    ("DELETE", "/users/me/sessions/00000000-0000-4000-8000-000000000000"),
 ]
 
 
@@ -244,6 +244,7 @@ async def test_a_name_of_somebody_else_is_taken(client: httpx.AsyncClient, new_u
     for change, slug in (
         ({"username": other.username.title()}, "username-taken"),
         ({"email": other.email.upper()}, "email-taken"),
+        ({"username": me.user.username, "email": other.email}, "email-taken"),
         ({"username": other.username, "email": "new@example.com"}, "username-taken"),
     ):
         assert_problem(await client.patch("/users/me", json=change, headers=me.headers), 409, slug)
