@@ -101,7 +101,6 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
         components["securitySchemes"] = {
             "password": {"type": "oauth2", "flows": {"password": {"tokenUrl": "token", "scopes": scopes}}},
             "bearer": {"type": "http", "scheme": "bearer", "description": "An access token that you have already."},
-            "client": {"type": "http", "scheme": "basic", "description": "client_id and client_secret."},
         }
         components.setdefault("schemas", {})["Problem"] = problems.SCHEMA
         app.openapi_schema = schema

@@ -6,18 +6,21 @@ from authserver.oauth.grants import GRANTS
 
 Schema = dict[str, Any]
 
-CLIENT_AUTHENTICATION: list[dict[str, list[str]]] = [{"client": []}, {}]
-"""Basic, or client_id and client_secret in the form."""
-
 _JWT = "eyJhbGciOiJFUzI1NiIsInR5cCI6ImF0K2p3dCJ9.eyJzdWIiOiI5In0.c2ln"
 _REFRESH = "authserver_rt_8f3kZ…"
 _CLIENT = {
-    "client_id": {"type": "string", "description": "Instead of HTTP Basic."},
-    "client_secret": {"type": "string", "format": "password", "description": "Instead of HTTP Basic."},
+    "client_id": {"type": "string", "default": "", "description": "Here, or as the user name of HTTP Basic."},
+    "client_secret": {
+        "type": "string",
+        "format": "password",
+        "default": "",
+        "description": "Here, or as the password of HTTP Basic; public clients have none.",
+    },
 }
 _TOKEN = {"type": "string", "description": "An access token or a refresh token."}
 _HINT = {
     "type": "string",
+    "default": "",
     "description": "`access_token` or `refresh_token`; not needed, and any other value is ignored.",
 }
 
@@ -27,10 +30,14 @@ _FORMS: dict[str, Schema] = {
         "required": ["grant_type"],
         "properties": {
             "grant_type": {"type": "string", "enum": sorted(GRANTS)},
-            "username": {"type": "string", "description": "password: a username or an e-mail address."},
-            "password": {"type": "string", "format": "password", "description": "password."},
-            "refresh_token": {"type": "string", "description": "refresh_token."},
-            "scope": {"type": "string", "description": "Space-separated; without it: all that the client may have."},
+            "username": {"type": "string", "default": "", "description": "password: a username or an e-mail address."},
+            "password": {"type": "string", "format": "password", "default": "", "description": "password."},
+            "refresh_token": {"type": "string", "default": "", "description": "refresh_token."},
+            "scope": {
+                "type": "string",
+                "default": "",
+                "description": "Space-separated; without it: all that the client may have.",
+            },
             **_CLIENT,
         },
     },
@@ -153,6 +160,7 @@ ERRORS: dict[int | str, Schema] = {
 
 _PROBLEM: Schema = {"content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}}
 BEARER_ONLY: dict[int | str, Schema] = {
+    400: {"description": "The Authorization header cannot be read", **_PROBLEM},
     401: {"description": "No access token, or one that is not good (any more)", **_PROBLEM},
     403: {"description": "The access token lacks the scope", **_PROBLEM},
     503: {"description": "A store is down; see Retry-After", **_PROBLEM},

@@ -17,7 +17,7 @@ from authserver.oauth.discovery import discovery
 from authserver.oauth.errors import failure_response
 from authserver.oauth.introspect import introspect
 from authserver.oauth.jwks import jwks
-from authserver.oauth.openapi import BEARER_ONLY, CLIENT_AUTHENTICATION, ERRORS, document, form
+from authserver.oauth.openapi import BEARER_ONLY, ERRORS, document, form
 from authserver.oauth.revoke import revoke
 from authserver.oauth.token import token
 from authserver.oauth.userinfo import userinfo
@@ -59,20 +59,20 @@ _forms.add_api_route(
     description="RFC 6749 §3.2. `grant_type=password` signs a user in; `grant_type=refresh_token` trades the refresh "
     "token for its successor, and a retry within a few seconds gets the same one.",
     responses={**ERRORS, 200: document("The tokens", "token")},
-    openapi_extra={"requestBody": form("token"), "security": CLIENT_AUTHENTICATION},
+    openapi_extra={"requestBody": form("token")},
 )  # fmt: skip
 _forms.add_api_route(
     "/introspect", introspect, methods=["POST"], summary="Ask whether a token is active",
     description="RFC 7662. Dead, foreign and malformed tokens all answer `{\"active\": false}`.",
     responses={**ERRORS, 200: document("What is known of the token", "introspection")},
-    openapi_extra={"requestBody": form("introspect"), "security": CLIENT_AUTHENTICATION},
+    openapi_extra={"requestBody": form("introspect")},
 )  # fmt: skip
 _forms.add_api_route(
     "/revoke", revoke, methods=["POST"], summary="Kill a token",
     description="RFC 7009. An access token dies alone, a refresh token with its whole session. 200 comes when it is "
     "durable; from then on no node says that the token is good.",
     responses={**ERRORS, 200: document("The token is dead, or never was alive", "empty")},
-    openapi_extra={"requestBody": form("revoke"), "security": CLIENT_AUTHENTICATION},
+    openapi_extra={"requestBody": form("revoke")},
 )  # fmt: skip
 for _method in ("GET", "POST"):
     _documents.add_api_route(

@@ -22,11 +22,11 @@ async def test_authorize_signs_in_and_try_it_out_answers(
     await page.get_by_role("button", name="Authorize").first.click()
     dialog = page.locator(".modal-ux")
     password_flow = dialog.locator(".auth-container").filter(has_text="Flow: password").first
-    await expect(password_flow.locator("#client_id")).to_have_value("docs")
+    await expect(password_flow.locator("#client_id_password")).to_have_value("docs")
     await password_flow.locator("#oauth_username").fill(user.username)
     await password_flow.locator("#oauth_password").fill(PASSWORD)
-    await password_flow.get_by_role("button", name="Authorize").click()
-    await expect(password_flow.get_by_role("button", name="Logout")).to_be_visible()
+    await password_flow.locator("button.authorize").click()
+    await expect(password_flow.get_by_text("Logout")).to_be_visible()
     await dialog.get_by_role("button", name="Close").first.click()
 
     operation = page.locator(".opblock-get").filter(has=page.locator('[data-path="/users/me"]'))
