@@ -112,6 +112,8 @@ async def test_no_password_beyond_the_longest_is_right_or_costs_more() -> None:
     assert await hasher.verify(hashed, "x" * 64)
     assert not await hasher.verify(hashed, "x" * 65)
     assert not await hasher.verify(None, "x" * 64)
+    of_more_generous_days = argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash("x" * 65)
+    assert not await hasher.verify(of_more_generous_days, "x" * 65)
     hasher.close()
 
 

@@ -119,7 +119,8 @@ async def test_all_spellings_of_a_password_are_one(client: httpx.AsyncClient, ne
     app, name = await new_client(), f"someone-{secrets.token_hex(6)}"
     new = {"username": name, "email": f"{name}@example.com", "password": "ﬁne cafe\u0301 with 3 good ideas"}
     assert (await client.post("/register", json=new)).status_code == 201
-    for password, status in (("fine caf\u00e9 with 3 good ideas", 200), ("Fine caf\u00e9 with 3 good ideas", 400)):
+    composed = "fine caf\u00e9 with 3 good ideas"
+    for password, status in ((new["password"], 200), (composed, 200), (composed.title(), 400)):
         form = {"grant_type": "password", "username": name, "password": password}
         assert (await client.post("/token", data=form, auth=basic(app))).status_code == status
 
