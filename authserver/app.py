@@ -69,8 +69,7 @@ async def _prepare(services: Services) -> None:
     try:
         await services.keyring.load()
         if services.settings.is_development:
-            async with services.db.write() as tx:
-                await demo.ensure(tx)
+            await demo.ensure(services.db)
     except AuthserverError as unavailable:
         log.warning("started_without_database", extra={"reason": str(unavailable)})
 

@@ -30,7 +30,7 @@ FAILURES = (DBAPIError, PoolTimeout, OSError, TimeoutError, asyncpg.InternalClie
 
 _CROWD = 20
 """So many times the connections may be asked for at a time; the next one would wait too long anyway."""
-_WITH_WAIT = 1.8
+_WITH_WAIT = 1.6
 """So many times DATABASE_TIMEOUT_SECONDS a transaction may take if it first had to wait for a connection."""
 
 

@@ -27,7 +27,7 @@ class AuthserverError(Exception):
 
 
 class StoreUnavailable(AuthserverError):
-    """A store that decides the answer cannot be asked, or what it did is unknown (denylist.md, rules 3 and 5)."""
+    """A store that decides the answer cannot be asked, or what it did is unknown (docs/reliability.md)."""
 
     def __init__(self, store: str, reason: str, retry_after: int = 1) -> None:
         super().__init__(f"{store}: {reason}")

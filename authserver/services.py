@@ -79,9 +79,11 @@ class Services:
         try:
             yield
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            pending = set(tasks)
+            while pending:  # redis-py loses a cancellation that comes while it connects: say it until it is heard
+                for task in pending:
+                    task.cancel()
+                _, pending = await asyncio.wait(pending, timeout=0.2)
             await self.close()
 
     async def close(self) -> None:

@@ -46,9 +46,9 @@ class Settings(BaseSettings):
     # Stores
     database_url: SecretStr = SecretStr("sqlite+aiosqlite:///authserver.db")
     database_pool_size: int = Field(10, ge=1, description="Connections a process keeps.")
-    database_timeout_seconds: float = Field(1.0, gt=0, le=1.1, description="For a connection, and for a transaction.")
+    database_timeout_seconds: float = Field(1.0, gt=0, le=1.0, description="For a connection, and for a transaction.")
     redis_url: SecretStr = Field(SecretStr(""), description="Empty: no Redis.")
-    redis_timeout_seconds: float = Field(0.1, gt=0, le=0.5, description="For one answer of Redis.")
+    redis_timeout_seconds: float = Field(0.1, gt=0, le=0.15, description="For one answer of Redis.")
     breaker_max_failures: int = Field(5, ge=1, description="In a row, until a store is left alone.")
     breaker_probe_seconds: float = Field(0.5, gt=0, description="Between two looks whether it is back.")
     denylist_lease_seconds: float = Field(1.0, gt=0, description="How long proof of a complete Redis list holds.")

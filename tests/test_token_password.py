@@ -9,7 +9,9 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import KeySet
 
+from authserver.clients import registration
 from authserver.services import Services
+from authserver.sessions.models import UserSession
 from tests.application import ISSUER
 from tests.factories import PASSWORD, NewClient, NewUser, basic, sign_in
 from tests.test_token_form import assert_oauth_error
@@ -146,6 +148,30 @@ async def test_a_sign_in_that_meets_a_password_change_does_not_survive_it(
     assert change.status_code == 204
     changed.set()
     assert_oauth_error(await signing_in, 400, "invalid_grant")
+
+
+@pytest.mark.parametrize("how", ["disabled", "deleted"])
+async def test_a_sign_in_that_meets_the_end_of_its_client_does_not_survive_it(
+    client: httpx.AsyncClient, new_client: NewClient, new_user: NewUser, services: Services, how: str
+) -> None:
+    app, user = await new_client(), await new_user()
+    verify = services.hasher.verify
+
+    async def verify_while_the_client_ends(hashed: str | None, password: str) -> bool:
+        async with services.denylist.revoking() as tx:
+            ending = await registration.locked(tx, app.client_id)
+            assert ending is not None
+            if how == "deleted":
+                await registration.delete(tx, ending)
+            else:
+                registration.set_active(tx, ending, is_active=False)
+        return await verify(hashed, password)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(services.hasher, "verify", verify_while_the_client_ends)
+        assert_oauth_error(await sign_in(client, app, user), 401, "invalid_client")
+    async with services.db.read() as tx:
+        assert not await services.sessions.alive(tx, UserSession.client_id == app.client_id)
 
 
 async def test_the_username_is_never_taken_from_two_accounts(

@@ -12,6 +12,7 @@ from authserver.account.answers import BEARER, SessionAnswer, SessionsAnswer, do
 from authserver.clients.models import Client
 from authserver.errors import NotFound
 from authserver.sessions.models import UserSession
+from authserver.users import accounts
 
 router = APIRouter()
 
@@ -66,8 +67,11 @@ async def end_all(request: Request) -> Response:
     caller = await bearer.authenticate(request)
     parts = services.of(request)
     async with parts.denylist.revoking() as tx:
-        await parts.sessions.end(tx, UserSession.user_id == caller.user.id, because="signed out everywhere")
-        audit.record(tx, "signed_out_everywhere", user_id=caller.user.id)
+        user = await accounts.locked(tx, caller.user.id)
+        if user is None:
+            raise bearer.invalid_token()
+        accounts.sign_out_everywhere(tx, user)
+        await parts.sessions.end(tx, UserSession.user_id == user.id, because="signed out everywhere")
     return done()
 
 

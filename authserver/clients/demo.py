@@ -1,24 +1,30 @@
 """The client behind "Authorize" in /docs: public, first-party, and only in development."""
 
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.exc import IntegrityError
 
 from authserver.clients.models import Client
 from authserver.clients.registration import DEFAULT_SCOPES
+from authserver.db import Database
 
 CLIENT_ID = "docs"
 
 
-async def ensure(tx: AsyncSession) -> None:
+async def ensure(db: Database) -> None:
     """Add the demo client if it is not there."""
-    if await tx.get(Client, CLIENT_ID) is None:
-        tx.add(
-            Client(
-                id=CLIENT_ID,
-                name="API documentation",
-                secret_hash=None,
-                grants=["password", "refresh_token"],
-                scopes=list(DEFAULT_SCOPES),
-                audience=[],
-                redirect_uris=[],
-            )
-        )
+    async with db.read() as tx:
+        if await tx.get(Client, CLIENT_ID) is not None:
+            return
+    client = Client(
+        id=CLIENT_ID,
+        name="API documentation",
+        secret_hash=None,
+        grants=["password", "refresh_token"],
+        scopes=list(DEFAULT_SCOPES),
+        audience=[],
+        redirect_uris=[],
+    )
+    try:
+        async with db.write() as tx:
+            tx.add(client)
+    except IntegrityError:
+        return  # another process was first

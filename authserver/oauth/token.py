@@ -32,4 +32,5 @@ async def token(request: Request) -> Response:
 async def _granted(house: Services, who: Asked, name: str) -> Response | Refusal:
     if name not in who.client.grants:
         return errors.UNAUTHORIZED_CLIENT.because(f"not registered for {name}")
+    house.keyring.signing_key()  # without one nothing is begun, and no refresh token used up
     return await GRANTS[name](house, who)

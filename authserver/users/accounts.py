@@ -100,6 +100,12 @@ def set_active(tx: AsyncSession, user: User, *, is_active: bool) -> None:
         audit.record(tx, "user_enabled" if is_active else "user_disabled", user_id=user.id)
 
 
+def sign_out_everywhere(tx: AsyncSession, user: User) -> None:
+    """Let no sign-in in progress of a `locked` user succeed; the caller ends the sessions."""
+    user.generation += 1
+    audit.record(tx, "signed_out_everywhere", user_id=user.id)
+
+
 async def delete(tx: AsyncSession, user: User, *, ip: str | None = None) -> None:
     """Delete a `locked` user, after the caller has ended the sessions: their rows go too, the denylist stays."""
     audit.record(tx, "user_deleted", user_id=user.id, ip=ip)

@@ -85,7 +85,7 @@ async def admit(tx: AsyncSession, verified: VerifiedPassword, *, to_write: bool 
     """Tell whether the verified password still is the user's, in the transaction that starts what it is for.
 
     The user's row stays locked until its end, so a password change or a disabling comes before it, and is seen, or
-    after it, and ends the new session too (denylist.md, rule 4). `to_write`: the transaction will write the row.
+    after it, and ends the new session too (docs/reliability.md). `to_write`: the transaction will write the row.
     """
     query = select(User.generation, User.is_active).where(User.id == verified.user_id)
     # Shared, so that people may sign in many times at once; not by those who will write the row.

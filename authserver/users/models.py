@@ -24,7 +24,7 @@ class User(Base):
     is_active: Mapped[bool] = mapped_column(default=True)
     is_superuser: Mapped[bool] = mapped_column(default=False)
     generation: Mapped[int] = mapped_column(default=0)
-    """Raised by whatever must end sign-ins in progress: a new password, disabling (denylist.md, rule 4)."""
+    """Raised by whatever must end sign-ins in progress: a new password, disabling (docs/reliability.md)."""
     created_at: Mapped[datetime] = mapped_column(UTCDateTime, default=clock.now)
     updated_at: Mapped[datetime] = mapped_column(UTCDateTime, default=clock.now, onupdate=clock.now)
 

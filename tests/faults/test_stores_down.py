@@ -1,4 +1,4 @@
-"""PostgreSQL and Redis killed, hung, read-only, flushed and full under two running servers (denylist.md, the table).
+"""PostgreSQL and Redis killed, hung, read-only, flushed and full under two running servers (docs/reliability.md).
 
 No answer is ever false: 200s are true, everything else is a 503 with Retry-After within two seconds, and both servers
 recover by themselves.

@@ -2,6 +2,7 @@
 
 from starlette.responses import Response
 
+from authserver.clients import registration
 from authserver.oauth import errors, scopes
 from authserver.oauth.client import Asked
 from authserver.oauth.errors import Refusal
@@ -34,6 +35,8 @@ async def password(services: Services, asked: Asked) -> Response | Refusal:
     async with services.db.write() as tx:
         if not await authentication.admit(tx, verified):
             return errors.INVALID_GRANT_PASSWORD.because("the account changed while the password was verified")
+        if not await registration.is_active(tx, client.id):
+            return errors.INVALID_CLIENT.because("the client was switched off while the password was verified")
         sign_in = await services.sessions.start(
             tx,
             user_id=verified.user_id,
