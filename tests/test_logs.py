@@ -187,7 +187,8 @@ def test_plain_words_stay(lines: Lines, harmless: str) -> None:
     [
         'a\r\n{"level": "INFO", "event": "forged"}',
         "\x1b[2J\x1b]0;owned\x07",
-        "\x7f\x80\x9b31m\x85",
+        "\x7f",
+        "\x80\x9b31m\x85",
         "\u2028\u2029\u202e\ufeff\u200b",
         "\x00",
         "grüße \U0001f511",
@@ -295,11 +296,21 @@ raise SystemError("of the main thread")
     ]
 
 
-def test_hooks_of_others_stay(lines: Lines) -> None:
-    hook = threading.excepthook
+def test_hooks_of_others_stay(lines: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
+    hooks = [(sys, "excepthook"), (threading, "excepthook"), (sys, "unraisablehook")]
+    for module, name in hooks:
+        monkeypatch.setattr(module, name, test_hooks_of_others_stay)
     logs.configure(Settings(_env_file=None))
-    assert threading.excepthook is hook, "pytest's own"
+    assert {getattr(module, name) for module, name in hooks} == {test_hooks_of_others_stay}
     assert lines() == []
+
+
+def test_a_cancelled_request_needs_no_traceback_of_uvicorn(lines: Lines) -> None:
+    uvicorn_log = logging.getLogger("uvicorn.error")
+    for fault in (asyncio.CancelledError(), ValueError()):
+        uvicorn_log.error("Exception in ASGI application", exc_info=fault)
+    (line,) = lines()
+    assert line["exception"] == "ValueError"
 
 
 def test_commands_may_have_their_lines_on_stderr(lines: Lines, capfd: pytest.CaptureFixture[str]) -> None:
