@@ -106,8 +106,11 @@ async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
 
 
 @pytest.fixture
-async def app_with(settings: Settings) -> AsyncIterator[Callable[..., Awaitable[FastAPI]]]:
-    """Start further applications on the same database: `app = await app_with(throttle_enabled=True)`."""
+async def app_with(settings: Settings, app: FastAPI) -> AsyncIterator[Callable[..., Awaitable[FastAPI]]]:
+    """Start further applications on the same database: `other = await app_with(throttle_enabled=True)`.
+
+    After `app`: the signing key must be made with the secret key of `settings`, not with one of `changes`.
+    """
     async with AsyncExitStack() as stack:
 
         async def start(**changes: Any) -> FastAPI:
