@@ -44,21 +44,27 @@ class Clients:
         Nobody by that name, switched off, and a wrong secret are one answer in one time. A public client proves
         nothing, so it offers nothing. `briefly_cached` allows an answer that was true `client_cache_seconds` ago.
         """
-        client = await self._find(credentials.client_id, briefly_cached)
+        if len(credentials.client_id) > 64 or not is_clean(credentials.client_id):
+            return None
+        kept = self._kept(credentials.client_id) if briefly_cached else None
+        if self._proves(kept, credentials):
+            return kept
+        # Also after a wrong secret for a client that we know: it may be new, and guessing must not be quicker here.
+        client = await self._find(credentials.client_id)
+        return client if self._proves(client, credentials) else None
+
+    def _proves(self, client: Client | None, credentials: Credentials) -> bool:
         expected = self._nobody if client is None or client.secret_hash is None else client.secret_hash
         is_right = opaque.same(expected, self.hash_secret(credentials.secret or ""))
         if client is None or not client.is_active:
-            return None
-        if client.is_public:
-            return client if credentials.secret is None else None
-        return client if is_right else None
+            return False
+        return credentials.secret is None if client.is_public else is_right
 
-    async def _find(self, client_id: str, briefly_cached: bool) -> Client | None:
-        if len(client_id) > 64 or not is_clean(client_id):
-            return None
+    def _kept(self, client_id: str) -> Client | None:
         kept = self._cache.get(client_id)
-        if briefly_cached and kept is not None and time.monotonic() < kept[0] + self._cache_seconds:
-            return kept[1]
+        return kept[1] if kept is not None and time.monotonic() < kept[0] + self._cache_seconds else None
+
+    async def _find(self, client_id: str) -> Client | None:
         asked_at = time.monotonic()
         async with self._db.read() as tx:
             client = await tx.get(Client, client_id)
