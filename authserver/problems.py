@@ -13,6 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match
 
 from authserver import services
 from authserver.errors import (
@@ -104,14 +105,24 @@ def http_error(request: Request, error: HTTPException) -> Response:
     """Translate what the framework refuses: an unknown path, a wrong method."""
     kind = _FOR_STATUS.get(error.status_code, BadRequest if error.status_code < 500 else Problem)
     details = {404: "There is nothing at this address.", 405: "Use one of the methods in the Allow header."}
-    problem = kind(details.get(error.status_code, f"{kind.title}."), dict(error.headers or {}))
-    return response(request, problem)
+    headers = {"Allow": ", ".join(_methods(request))} if error.status_code == 405 else dict(error.headers or {})
+    return response(request, kind(details.get(error.status_code, f"{kind.title}."), headers))
 
 
 def bug(request: Request, error: Exception) -> Response:
     """Answer for a mistake of ours; the log tells what it was, the answer does not."""
     log.debug("bug_answered", extra={"kind": type(error).__name__})
     return response(request, Problem("The server made a mistake. The log has it under the request_id."))
+
+
+def _methods(request: Request) -> list[str]:
+    """Return all methods of an address (RFC 9110 §15.5.6); the framework names those of the first route it found."""
+
+    def serves(method: str) -> bool:
+        asked = {**request.scope, "method": "GET" if method == "HEAD" else method}
+        return any(route.matches(asked)[0] is Match.FULL for route in request.app.routes)
+
+    return [method for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE") if serves(method)]
 
 
 async def _problem(request: Request, problem: Exception) -> Response:

@@ -24,7 +24,7 @@ Form = dict[str, str]
 
 async def read_form(request: Request) -> Form | Refusal:
     """Return the parameters, empty ones left out (RFC 6749 §3.2), or why the request is not read."""
-    if request.headers.get("content-type", "").split(";")[0].strip().lower() != _FORM:
+    if not _is_form(request):
         return errors.NOT_A_FORM
     try:
         async with asyncio.timeout(READ_SECONDS):
@@ -49,7 +49,7 @@ def parse_form(body: bytes) -> Form | Refusal:
     form = dict(pairs)
     if len(form) != len(pairs):
         return errors.REPEATED
-    if not all(is_clean(value) for value in form.values()):
+    if not all(is_clean(name) and is_clean(value) for name, value in pairs):
         return errors.MALFORMED
     return {name: value for name, value in form.items() if value}
 
@@ -76,6 +76,12 @@ def read_credentials(request: Request, form: Form) -> Credentials | Refusal:
 def challenged(refusal: Refusal) -> Refusal:
     """Return the refusal for a client that used the Authorization header (RFC 6749 §5.2)."""
     return Refusal(refusal.error, refusal.description, refusal.status, _CHALLENGE, refusal.reason)
+
+
+def _is_form(request: Request) -> bool:
+    # Whatever charset it names: it is read as UTF-8, and refused if it is not.
+    media_types = [value.split(";")[0].strip().lower() for value in request.headers.getlist("content-type")]
+    return media_types == [_FORM] and request.headers.get("content-encoding", "identity").lower() == "identity"
 
 
 async def _read_bounded(request: Request) -> bytes | None:
