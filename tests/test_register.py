@@ -233,8 +233,16 @@ async def test_a_taken_username_costs_no_hash(client: httpx.AsyncClient, service
 async def test_of_fifty_who_want_one_name_one_gets_it(client: httpx.AsyncClient, what: str) -> None:
     wanted = somebody()[what]
     spellings = [wanted, wanted.upper(), wanted.title(), wanted.replace("u", "ｕ") if what == "username" else wanted]
-    asked = [client.post("/register", json=somebody(**{what: spellings[n % 4]})) for n in range(50)]
-    responses = await asyncio.gather(*asked)
+
+    async def ask(new: dict[str, Any]) -> httpx.Response:
+        for _ in range(10):
+            response = await client.post("/register", json=new)
+            if response.status_code != 503:
+                break
+            await asyncio.sleep(0.2)  # a machine that is busy with other things says so
+        return response
+
+    responses = await asyncio.gather(*(ask(somebody(**{what: spellings[n % 4]})) for n in range(50)))
     assert sorted(response.status_code for response in responses) == [201] + [409] * 49
     for response in responses:
         if response.status_code == 409:

@@ -15,18 +15,19 @@ from math import ceil
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, case, delete, literal, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, case, delete, or_, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from authserver import clock, opaque
-from authserver.db import UTCDateTime
 from authserver.errors import TooManyAttempts
 from authserver.settings import Settings
 from authserver.users.models import AccountAttempts, KnownAddress
 
 _KNOWN_FOR = timedelta(days=30)
+_SETTLED_AFTER = timedelta(minutes=5)
+"""No password waits so long to be hashed."""
 _NEVER = datetime(1970, 1, 1, tzinfo=UTC)
 """What `blocked_until` is without a wait. Not now: another node's clock may be behind."""
 
@@ -65,19 +66,25 @@ async def failed(tx: AsyncSession, settings: Settings, attempt: Attempt | None) 
     """The password was wrong: make the next one from there wait."""
     if attempt is None:
         return
-    table: type[AccountAttempts | KnownAddress] = AccountAttempts
-    where: tuple[ColumnElement[bool], ...] = (AccountAttempts.key == attempt.key,)
-    limit = settings.throttle_account_max_failures - _kept_back(settings)
+    now = clock.now()
+    account = update(AccountAttempts).where(AccountAttempts.key == attempt.key)
+    failures = await tx.scalar(
+        account.values(failures=AccountAttempts.failures + 1).returning(AccountAttempts.failures)
+    )
+    strangers_limit = _strangers_limit(settings)
+    wait = _wait(settings, failures or 0, strangers_limit)
     if attempt.is_known_address:
-        table = KnownAddress
-        where = (KnownAddress.user_id == attempt.user_id, KnownAddress.address == attempt.address)
-        limit = max(1, _kept_back(settings))
-    # At the limit only after the longest wait: it begins anew.
-    counted = case((table.failures >= limit, 1), else_=table.failures + 1)
-    failures = await tx.scalar(update(table).where(*where).values(failures=counted).returning(table.failures))
-    wait = _wait(settings, failures or 0, limit)
-    if wait:
-        await tx.execute(update(table).where(*where).values(blocked_until=clock.now() + wait))
+        address = update(KnownAddress).where(
+            KnownAddress.user_id == attempt.user_id, KnownAddress.address == attempt.address
+        )
+        limit = max(1, settings.throttle_account_max_failures - strangers_limit)
+        # At the limit only after the longest wait: it begins anew.
+        counted = case((KnownAddress.failures >= limit, 1), else_=KnownAddress.failures + 1)
+        from_there = await tx.scalar(address.values(failures=counted).returning(KnownAddress.failures))
+        if own_wait := _wait(settings, from_there or 0, limit):
+            await tx.execute(address.values(blocked_until=now + own_wait))
+    if wait and (not attempt.is_known_address or wait == _lock(settings)):
+        await tx.execute(account.values(blocked_until=now + wait))
 
 
 async def succeeded(tx: AsyncSession, attempt: Attempt | None) -> None:
@@ -85,15 +92,15 @@ async def succeeded(tx: AsyncSession, attempt: Attempt | None) -> None:
     if attempt is None or attempt.user_id is None:
         return
     now = clock.now()
-    mine = AccountAttempts.key == attempt.key
+    account = update(AccountAttempts).where(AccountAttempts.key == attempt.key)
     if attempt.is_known_address:
         # What strangers did stays counted: their guesses do not become free because the owner signs in somewhere else.
         known = await _known(tx, attempt.user_id, attempt.address, now)
-        undone = 1 + (known.failures if known else 0)
-        left = case((AccountAttempts.attempts > undone, AccountAttempts.attempts - undone), else_=0)
-        await tx.execute(update(AccountAttempts).where(mine).values(attempts=left))
+        undone = known.failures if known else 0
+        attempts = _less(AccountAttempts.attempts, undone + 1)
+        await tx.execute(account.values(attempts=attempts, failures=_less(AccountAttempts.failures, undone)))
     else:
-        await tx.execute(update(AccountAttempts).where(mine).values(attempts=0, failures=0, blocked_until=_NEVER))
+        await tx.execute(account.values(attempts=0, failures=0, blocked_until=_NEVER))
     fresh = {"failures": 0, "blocked_until": _NEVER, "last_success_at": now}
     await tx.execute(
         _insert(tx)(KnownAddress)
@@ -105,8 +112,8 @@ async def succeeded(tx: AsyncSession, attempt: Attempt | None) -> None:
 async def taken_back(tx: AsyncSession, attempt: Attempt | None) -> None:
     """The password was not looked at after all: nothing has been guessed."""
     if attempt is not None:
-        left = case((AccountAttempts.attempts > 0, AccountAttempts.attempts - 1), else_=0)
-        await tx.execute(update(AccountAttempts).where(AccountAttempts.key == attempt.key).values(attempts=left))
+        account = update(AccountAttempts).where(AccountAttempts.key == attempt.key)
+        await tx.execute(account.values(attempts=_less(AccountAttempts.attempts, 1)))
 
 
 async def forget(tx: AsyncSession, user_id: UUID) -> None:
@@ -142,22 +149,24 @@ async def _known(tx: AsyncSession, user_id: UUID | None, address: str, now: date
 async def _count(tx: AsyncSession, settings: Settings, attempt: Attempt, now: datetime) -> bool:
     """Add one to the account's guesses if there is one left; the database decides between all that try at a time."""
     row = AccountAttempts
-    limit = settings.throttle_account_max_failures
-    begins_anew = row.updated_at <= now - _lock(settings)
-    may_try: ColumnElement[bool] = row.attempts < limit
-    seen_at: Any = row.updated_at
-    if not attempt.is_known_address:
-        may_try = (row.attempts < limit - _kept_back(settings)) & (row.blocked_until <= now)
-        seen_at = literal(now, UTCDateTime)
+    strangers_limit = _strangers_limit(settings)
+    has_rested = or_(row.failures >= strangers_limit, row.updated_at <= now - _lock(settings))
+    begins_anew = has_rested & (row.blocked_until <= now)
+    # A guess whose outcome was never written (the server died, the database was full) does not count for ever.
+    so_far = case((row.updated_at <= now - _SETTLED_AFTER, row.failures), else_=row.attempts)
+    if attempt.is_known_address:
+        may_try = so_far < settings.throttle_account_max_failures
+    else:
+        may_try = (so_far < strangers_limit) & (row.blocked_until <= now)
     statement = (
         _insert(tx)(row)
         .values(key=attempt.key, attempts=1, failures=0, blocked_until=_NEVER, updated_at=now)
         .on_conflict_do_update(
             index_elements=[row.key],
             set_={
-                "attempts": case((begins_anew, 1), else_=row.attempts + 1),
+                "attempts": case((begins_anew, 1), else_=so_far + 1),
                 "failures": case((begins_anew, 0), else_=row.failures),
-                "updated_at": case((begins_anew, literal(now, UTCDateTime)), else_=seen_at),
+                "updated_at": now,
             },
             where=or_(begins_anew, may_try),
         )
@@ -176,10 +185,14 @@ def _key(user_id: UUID | None, name: str) -> str:
     return opaque.digest((f"name {name}" if user_id is None else f"user {user_id}").encode("utf-8", "surrogatepass"))
 
 
-def _kept_back(settings: Settings) -> int:
-    """Return how many of the guesses only the user's own addresses can make."""
+def _strangers_limit(settings: Settings) -> int:
+    """Return how many of the guesses anybody can make; the others only the user's own addresses."""
     limit = settings.throttle_account_max_failures
-    return min(limit - 1, max(1, limit // 5))
+    return limit - min(limit - 1, max(1, limit // 5))
+
+
+def _less(column: Any, number: int) -> ColumnElement[int]:
+    return case((column > number, column - number), else_=0)
 
 
 def _wait(settings: Settings, failures: int, limit: int) -> timedelta:

@@ -37,10 +37,11 @@ class AccountAttempts(Base):
     key: Mapped[str] = mapped_column(String(64), primary_key=True)
     """A hash, the same kind for people and for names of nobody."""
     attempts: Mapped[int] = mapped_column(default=0)
-    """Counted before the password is looked at, those of the user's own addresses too."""
+    """Counted before the password is looked at, from all addresses together."""
     failures: Mapped[int] = mapped_column(default=0)
-    """Counted after a wrong password from an address that is not the user's."""
+    """Those of them that were wrong."""
     blocked_until: Mapped[datetime] = mapped_column(UTCDateTime)
+    """For all addresses but the user's own."""
     updated_at: Mapped[datetime] = mapped_column(UTCDateTime, index=True)
 
 
