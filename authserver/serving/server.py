@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ REQUEST_SECONDS = 20
 """A request has so long to arrive, head and body; uvicorn would wait for ever."""
 MAX_HEAD_BYTES = 32 * 1024
 """Request line and headers; uvicorn would take any number."""
+_UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
 
 
 class PatientlyBounded(HttpToolsProtocol):
@@ -31,6 +33,7 @@ class PatientlyBounded(HttpToolsProtocol):
 
     _deadline: asyncio.TimerHandle | None = None
     _is_in_head = False
+    _is_in_body = False
     _has_begun = False
     """A request has begun in what is being taken at this moment."""
     _head_bytes = 0
@@ -44,7 +47,7 @@ class PatientlyBounded(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Take what has arrived, unless it is a head without end."""
         self._has_begun = False
-        super().data_received(data)
+        super().data_received(data if self._is_in_body else _without_upgrade(data))
         if self._is_in_head and not self._has_begun and not self.transport.is_closing():
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES:
@@ -58,13 +61,14 @@ class PatientlyBounded(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Have the head; what RFC 9112 says a server must refuse is answered with 400 as if it could not be parsed."""
-        self._is_in_head = False
+        self._is_in_head, self._is_in_body = False, True
         if fault := self._fault():
             raise ValueError(fault)
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         """Have all of a request."""
+        self._is_in_body = False
         self._wait_no_more()
         super().on_message_complete()
 
@@ -94,6 +98,17 @@ class PatientlyBounded(HttpToolsProtocol):
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+
+def _without_upgrade(data: bytes) -> bytes:
+    """Hide the offer of another protocol in a head: it may be ignored (RFC 9110 §7.8), but httptools drops the body.
+
+    Java's HTTP client makes that offer with the first request to any http address.
+    """
+    if not _UPGRADE.search(data):
+        return data
+    head, end, rest = data.partition(b"\r\n\r\n")
+    return _UPGRADE.sub(b"\r\nX-Upgrade:", head) + end + rest
 
 
 class Server(uvicorn.Server):
