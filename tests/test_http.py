@@ -4,18 +4,20 @@ import asyncio
 import json
 import logging
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import httpx
 import pytest
 from fastapi import APIRouter, FastAPI, HTTPException, Request
+from starlette.requests import ClientDisconnect
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Message, Scope
 
 from authserver.cors import CORS
-from authserver.observability import requests
+from authserver.observability import logs, requests
 from authserver.observability.requests import Requests
 from authserver.settings import Settings
 
@@ -50,6 +52,11 @@ def small_app(**changes: Any) -> FastAPI:
         requests.note(client_id="c" * 1000, user_id="u-1")
         requests.note(session_id="s-1")
         return {"seen": request.client.host if request.client else "", "id": request.state.request_id}
+
+    @app.post("/tolerant")
+    async def tolerant(request: Request) -> None:
+        with suppress(ClientDisconnect):
+            await request.body()
 
     @app.get("/bug")
     async def bug() -> None:
@@ -233,23 +240,63 @@ async def test_a_cancelled_request_is_a_499(access_lines: AccessLines, caplog: p
     assert not [record for record in caplog.records if record.exc_info]
 
 
-async def test_a_client_that_hangs_up_is_a_499(access_lines: AccessLines, caplog: pytest.LogCaptureFixture) -> None:
-    scope: Scope = {
-        "type": "http", "method": "POST", "path": "/token", "raw_path": b"/token", "root_path": "", "scheme": "http",
-        "query_string": b"", "headers": [(b"content-length", b"10")], "client": ("192.0.2.1", 1), "server": ("x", 80),
-        "http_version": "1.1", "asgi": {"version": "3.0"},
-    }  # fmt: skip
-    messages: list[Message] = [{"type": "http.request", "body": b"abc", "more_body": True}, {"type": "http.disconnect"}]
-
-    async def receive() -> Message:
-        return messages.pop(0)
-
-    async def send(message: Message) -> None:
-        """Nobody is there."""
-
-    await small_app()(scope, receive, send)
+@pytest.mark.parametrize("path", ["/token", "/tolerant"])
+async def test_a_client_that_hangs_up_is_a_499(
+    access_lines: AccessLines, caplog: pytest.LogCaptureFixture, path: str
+) -> None:
+    await exchange(small_app(), "POST", path, [{"type": "http.request", "body": b"abc", "more_body": True}])
     assert [line["status"] for line in access_lines()] == [499]
     assert not [record for record in caplog.records if record.exc_info]
+
+
+async def test_the_body_of_a_head_request_is_dropped() -> None:
+    start, *rest = await exchange(small_app(), "HEAD", "/userinfo")
+    assert (b"content-length", b"4") in start["headers"]
+    assert [message.get("body", b"") for message in rest] == [b""]
+
+
+async def test_an_answer_that_has_begun_is_not_begun_again() -> None:
+    messages = await exchange(small_app(), "GET", "/half")
+    assert [message["type"] for message in messages] == ["http.response.start", "http.response.body"]
+
+
+async def test_lines_after_the_answer_are_not_its_own() -> None:
+    leftover: list[dict[str, Any] | None] = []
+
+    async def connection_pool() -> None:
+        await asyncio.sleep(0.01)
+        leftover.append(logs.request_fields.get())
+
+    tasks: list[asyncio.Task[None]] = []
+    app = small_app()
+
+    @app.get("/opens")
+    async def opens() -> None:
+        tasks.append(asyncio.create_task(connection_pool()))
+
+    async with client_of(app) as client:
+        await client.get("/opens")
+    await asyncio.gather(*tasks)
+    assert leftover == [{}]
+
+
+async def exchange(app: FastAPI, method: str, path: str, incoming: Sequence[Message] = ()) -> list[Message]:
+    """Return what an application says to a client that hangs up after the messages given."""
+    scope: Scope = {
+        "type": "http", "method": method, "path": path, "raw_path": path.encode(), "root_path": "", "scheme": "http",
+        "query_string": b"", "headers": [], "client": ("192.0.2.1", 1), "server": ("x", 80), "http_version": "1.1",
+        "asgi": {"version": "3.0"},
+    }  # fmt: skip
+    messages, sent = list(incoming), list[Message]()
+
+    async def receive() -> Message:
+        return messages.pop(0) if messages else {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    await app(scope, receive, send)
+    return sent
 
 
 @pytest.mark.parametrize(

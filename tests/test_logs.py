@@ -60,6 +60,9 @@ def test_a_line_says_whose_request_it_belongs_to(lines: Lines) -> None:
     first, second = lines()
     assert (first["request_id"], first["client_id"], first["ip"]) == ("r-1", "c-1", "192.0.2.7")
     assert (second["request_id"], second["client_id"], second["ip"]) == ("r-1", "c-2", "192.0.2.7")
+    requests.note(client_id="c" * 10_000)
+    log.info("c")
+    assert len(lines()[0]["client_id"]) == 128
 
 
 async def test_requests_at_the_same_time_do_not_mix_their_lines(lines: Lines) -> None:

@@ -106,9 +106,9 @@ class Requests:
         try:
             await self._app(scope, answer.receive, answer.send)
         except ClientDisconnect:
-            answer.was_abandoned = True
+            answer.abandon()
         except asyncio.CancelledError:
-            answer.was_abandoned = True
+            answer.abandon()
             raise
         except Exception as bug:
             log.exception("unhandled_exception")
@@ -131,39 +131,40 @@ class Requests:
 class _Answer:
     """Passes messages on and remembers what they said."""
 
-    __slots__ = ("_headers", "_is_head", "_receive", "_send", "_status", "has_begun", "is_complete", "was_abandoned")
+    __slots__ = ("_headers", "_is_complete", "_is_head", "_receive", "_send", "has_begun", "status")
 
     def __init__(self, receive: Receive, send: Send, headers: list[tuple[bytes, bytes]], is_head: bool) -> None:
         self._receive = receive
         self._send = send
         self._headers = headers
         self._is_head = is_head
-        self._status = 500
-        self.has_begun = self.is_complete = self.was_abandoned = False
+        self.has_begun = self._is_complete = False
+        self.status = 500
 
-    @property
-    def status(self) -> int:
-        """What was answered; 499 if the client did not wait for it."""
-        return CLIENT_CLOSED_REQUEST if self.was_abandoned and not self.is_complete else self._status
+    def abandon(self) -> None:
+        """Note that the client does not wait for the answer, unless it has all of it."""
+        if not self._is_complete:
+            self.status = CLIENT_CLOSED_REQUEST
 
     async def receive(self) -> Message:
         """Pass on a message from the client."""
         message = await self._receive()
-        if message["type"] == "http.disconnect" and not self.is_complete:
-            self.was_abandoned = True
+        if message["type"] == "http.disconnect":
+            self.abandon()
         return message
 
     async def send(self, message: Message) -> None:
         """Pass on a message to the client, with our headers, and without a body if it was a HEAD request."""
         if message["type"] == "http.response.start":
             self.has_begun = True
-            self._status = message["status"]
+            if self.status != CLIENT_CLOSED_REQUEST:
+                self.status = message["status"]
             headers = list(message.get("headers", ()))
             present = {name.lower() for name, _ in headers}
             headers += [header for header in self._headers if header[0] not in present]
             message = {**message, "headers": headers}
         elif message["type"] == "http.response.body":
-            self.is_complete = not message.get("more_body", False)
+            self._is_complete = not message.get("more_body", False)
             if self._is_head:
                 message = {**message, "body": b""}
         await self._send(message)
