@@ -4,6 +4,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import httpx
@@ -14,6 +15,7 @@ from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from authserver import health, migrations
+from authserver.db import Database
 from authserver.services import Services
 from authserver.settings import Settings
 from tests import application
@@ -68,13 +70,49 @@ async def test_many_who_ask_share_one_look(client_with: Any, app_with: Any) -> N
         assert len(looks) == 2
 
 
-async def test_a_caller_that_hangs_up_does_not_spoil_it_for_the_others(app_with: Any) -> None:
+async def test_a_caller_that_hangs_up_does_not_spoil_it_for_the_others(
+    app_with: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began, go_on = asyncio.Event(), asyncio.Event()
+
+    async def look(_database: Database) -> str:
+        began.set()
+        await go_on.wait()
+        return "ok"
+
+    monkeypatch.setattr(health, "_look_at_database", look)
     async with application.client_of(await app_with()) as client:
         hasty = asyncio.create_task(client.get("/health/ready"))
+        await began.wait()
         patient = asyncio.create_task(client.get("/health/ready"))
-        await asyncio.sleep(0)
+        await asyncio.sleep(0.05)
         hasty.cancel()
+        await asyncio.sleep(0.05)
+        go_on.set()
         assert (await patient).status_code == 200
+
+
+async def test_a_look_that_hangs_is_given_up_and_another_one_taken(
+    app_with: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[str] = []
+
+    async def look(_database: Database) -> str:
+        looks.append("look")
+        if len(looks) == 1:
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(3600)
+            await asyncio.sleep(0.5)  # it does not even end when it is told to
+        return "ok"
+
+    monkeypatch.setattr(health, "_look_at_database", look)
+    monkeypatch.setattr(health, "LOOK_SECONDS", 0.2)
+    async with application.client_of(await app_with()) as client:
+        began = time.monotonic()
+        assert (await client.get("/health/ready")).status_code == 503
+        assert time.monotonic() - began < 0.6
+        await asyncio.sleep(1.1)
+        assert (await client.get("/health/ready")).status_code == 200
 
 
 async def test_not_ready_without_a_schema(databases: Stores, backend: Backend, client_with: Any) -> None:
