@@ -15,10 +15,11 @@ const env = name => process.env[`AUTHSERVER_${name}`] ?? assert.fail(`AUTHSERVER
 const url = env('URL')
 const user = { username: env('USERNAME'), password: env('PASSWORD') }
 const [id, secret, publicId] = [env('CLIENT_ID'), env('CLIENT_SECRET'), env('PUBLIC_CLIENT_ID')]
+const resourceServer = `${env('RESOURCE_SERVER_ID')}:${env('RESOURCE_SERVER_SECRET')}`
 const wrong = { ...user, password: 'not the password at all' }
 
 const active = async token => {
-  const headers = { Authorization: 'Basic ' + btoa(`${id}:${secret}`) }
+  const headers = { Authorization: 'Basic ' + btoa(resourceServer) }
   const answer = await fetch(`${url}/introspect`, { method: 'POST', headers, body: new URLSearchParams({ token }) })
   assert.equal(answer.status, 200)
   return (await answer.json()).active
@@ -142,7 +143,8 @@ for (const authorizationMethod of ['header', 'body']) {
     assert.equal(await active(second.token.access_token), false)
     const third = await second.refresh()
     await third.revokeAll()
-    assert.equal(await active(third.token.refresh_token), false)
+    assert.equal(await active(third.token.access_token), false)
+    await assert.rejects(third.refresh(), error => error.data.payload.error === 'invalid_grant')
     await assert.rejects(client.getToken(wrong), error => error.data.payload.error === 'invalid_grant')
   })
 }
@@ -166,7 +168,7 @@ for (const [method, settings] of [
   })
 }
 
-test('oidc-client-ts, public, no browser', async () => {
+test('oidc-client-ts, public, no browser', async t => {
   const kept = new Map()
   const store = {
     get length() { return kept.size },
@@ -186,6 +188,7 @@ test('oidc-client-ts, public, no browser', async () => {
     userStore: new WebStorageStateStore({ store }),
     stateStore: new WebStorageStateStore({ store }),
   })
+  t.after(() => manager.removeUser()) // its timers would keep the process alive
   const first = await manager.signinResourceOwnerCredentials(user)
   assert.equal(first.profile.preferred_username, user.username)
   const second = await manager.signinSilent()
@@ -193,7 +196,6 @@ test('oidc-client-ts, public, no browser', async () => {
   assert.equal(await active(second.access_token), true)
   await manager.revokeTokens()
   assert.equal(await active(second.access_token), false)
-  await manager.removeUser() // its timers would keep the process alive
 })
 
 test('jose verifies an access token offline', async () => {

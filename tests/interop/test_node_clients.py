@@ -1,0 +1,58 @@
+"""Node's OAuth clients (node/clients.test.mjs), where there is a Node: oauth4webapi, openid-client and others."""
+
+import asyncio
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.application import Program
+from tests.factories import PASSWORD
+from tests.interop.conftest import Actors
+
+SOURCES = Path(__file__).parent / "node"
+NODE, NPM = shutil.which("node"), shutil.which("npm")
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not (NODE and NPM), reason="no node or no npm")]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the project with the locked packages; without a registry that can be reached nothing can be tried."""
+    directory = tmp_path_factory.mktemp("node") / "project"
+    shutil.copytree(SOURCES, directory)
+    assert NPM
+    done = subprocess.run(
+        [NPM, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--no-progress", "--prefer-offline"],
+        cwd=directory, capture_output=True, text=True, timeout=100, check=False,
+    )  # fmt: skip
+    if done.returncode != 0:
+        unreachable = ("ENOTFOUND", "EAI_AGAIN", "ECONNREFUSED", "ETIMEDOUT", "ENETUNREACH", "ENOTCACHED")
+        if any(code in done.stderr for code in unreachable):
+            pytest.skip("npm's registry cannot be reached")
+        pytest.fail(done.stderr)
+    return directory
+
+
+async def test_node_clients(project: Path, server: Program, actors: Actors) -> None:
+    assert NODE
+    assert actors.confidential.secret
+    assert actors.resource_server.secret
+    told = {
+        "AUTHSERVER_URL": server.url,
+        "AUTHSERVER_USERNAME": actors.user.username,
+        "AUTHSERVER_PASSWORD": PASSWORD,
+        "AUTHSERVER_CLIENT_ID": actors.confidential.client_id,
+        "AUTHSERVER_CLIENT_SECRET": actors.confidential.secret,
+        "AUTHSERVER_RESOURCE_SERVER_ID": actors.resource_server.client_id,
+        "AUTHSERVER_RESOURCE_SERVER_SECRET": actors.resource_server.secret,
+        "AUTHSERVER_PUBLIC_CLIENT_ID": actors.public.client_id,
+    }
+    done = await asyncio.to_thread(
+        subprocess.run,
+        [NODE, "--test", "--test-timeout=60000"],
+        cwd=project, env={**os.environ, **told}, capture_output=True, text=True, timeout=100, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-10_000:] + done.stderr
