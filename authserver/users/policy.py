@@ -7,6 +7,8 @@ from authserver.users import common_passwords
 _LONGEST_UNIT = 8
 """A text of so many characters gains nothing by being repeated."""
 _SHORTEST_RUN = 3
+_LONG = 64
+"""Nobody guesses texts of so many characters, however simple, before shorter ones have run out."""
 
 # Along the rows and up and down the columns of keyboards, hand over hand; read backwards too.
 _KEYBOARD_RUNS = (
@@ -40,7 +42,9 @@ def faults(password: str, settings: Settings, *, username: str, email: str) -> l
     found = []
     if common_passwords.contains(folded):
         found.append("This password is on a list of common and leaked ones; choose one that only you would think of.")
-    elif _repeats_itself(folded) or not _is_varied(folded, (settings.password_min_length + 1) // 2):
+    elif len(folded) < _LONG and (
+        _repeats_itself(folded) or not _is_varied(folded, (settings.password_min_length + 1) // 2)
+    ):
         found.append("This is mostly repeated or neighbouring characters and common passwords; add unrelated words.")
     for name, what in _names(settings, username, email):
         if name in folded:
