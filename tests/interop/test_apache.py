@@ -9,7 +9,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from urllib.parse import quote
 
@@ -92,7 +92,16 @@ DocumentRoot {directory}/www
 
 
 @pytest.fixture
-async def apache(server: Program, actors: Actors) -> AsyncIterator[httpx.AsyncClient]:
+def directory() -> Iterator[Path]:
+    """Make a directory that others may read: root's Apache hands requests to nobody."""
+    made = Path(tempfile.mkdtemp(prefix="authserver-test-"))
+    made.chmod(0o755)
+    yield made
+    shutil.rmtree(made)
+
+
+@pytest.fixture
+async def apache(server: Program, actors: Actors, directory: Path) -> AsyncIterator[httpx.AsyncClient]:
     """Apache with a page behind each module; yields a client of it."""
     api = actors.resource_server
     found = modules()
@@ -100,8 +109,6 @@ async def apache(server: Program, actors: Actors) -> AsyncIterator[httpx.AsyncCl
     assert found
     assert api.secret
     port, tls_port = free_port(), free_port()
-    directory = Path(tempfile.mkdtemp(prefix="authserver-test-"))
-    directory.chmod(0o755)  # root's Apache hands requests to nobody, who must be able to read the pages
     for place in ("mod_oauth2/introspection", "mod_oauth2/keys", "mod_oauth2/metadata", "mod_auth_openidc"):
         page = directory / "www" / place / "index.html"
         page.parent.mkdir(parents=True)
@@ -134,7 +141,6 @@ async def apache(server: Program, actors: Actors) -> AsyncIterator[httpx.AsyncCl
         process.terminate()
         process.wait(10)
         log.close()
-        shutil.rmtree(directory)
 
 
 def write_certificate(directory: Path) -> None:
