@@ -1,5 +1,6 @@
 """/metrics: what happened is counted under names and labels that stay few."""
 
+import asyncio
 import re
 from typing import Any
 
@@ -101,16 +102,16 @@ async def test_sign_ins_refreshes_introspections_and_revocations_are_counted(
 async def test_gauges_say_how_the_process_is_doing(client: httpx.AsyncClient, services: Services) -> None:
     assert await value(client, "authserver_signing_keys_loaded") >= 1
     assert await value(client, "authserver_breaker_open", dependency="database") == 0
-    idle = await value(client, "authserver_database_connections_in_use")
     async with services.db.read() as tx:
         await tx.execute(text("SELECT 1"))
-        assert await value(client, "authserver_database_connections_in_use") == idle + 1
-    assert await value(client, "authserver_database_connections_in_use") == idle
+        assert await value(client, "authserver_database_connections_in_use") >= 1
+    while await value(client, "authserver_database_connections_in_use"):  # what runs in the background takes one too
+        await asyncio.sleep(0.01)
 
 
 async def test_breakers_are_seen_to_open(client_with: Any) -> None:
+    openings = metrics.BREAKER_OPENINGS.labels("redis")._value.get()
     client = await client_with(redis_url=f"redis://127.0.0.1:{free_port()}/0", breaker_max_failures=1)
-    openings = await value(client, "authserver_breaker_openings_total", dependency="redis")
     assert (await client.get("/health/ready")).json()["status"] == "degraded"
     assert await value(client, "authserver_breaker_open", dependency="redis") == 1
     assert await value(client, "authserver_breaker_openings_total", dependency="redis") == openings + 1

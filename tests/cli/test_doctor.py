@@ -41,6 +41,8 @@ async def test_all_is_well_in_production(run: Run, url: str, backend: Backend) -
         checks = await look(run, database_url=url, redis_url=valkey.url(), **PRODUCTION)
     assert list(checks) == ALL
     states = {name: check["state"] for name, check in checks.items()}
+    assert states["hashing"] in ("ok", "warning")  # a busy machine is warned of its slowness
+    states["hashing"] = "ok"
     assert states == dict.fromkeys(ALL, "ok") | ({"database": "warning"} if backend == "sqlite" else {})
     assert checks["database"]["detail"].startswith("SQLite 3." if backend == "sqlite" else "PostgreSQL 18")
     assert checks["redis"]["detail"].startswith("Valkey 9")
