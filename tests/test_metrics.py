@@ -105,7 +105,8 @@ async def test_gauges_say_how_the_process_is_doing(client: httpx.AsyncClient, se
     async with services.db.read() as tx:
         await tx.execute(text("SELECT 1"))
         assert await value(client, "authserver_database_connections_in_use") >= 1
-    while await value(client, "authserver_database_connections_in_use"):  # what runs in the background takes one too  # noqa: ASYNC110
+    # What runs in the background takes one too, now and then.
+    while await value(client, "authserver_database_connections_in_use"):  # noqa: ASYNC110
         await asyncio.sleep(0.01)
 
 
