@@ -267,6 +267,21 @@ def test_a_connection_goes_on_where_the_message_ended(server: Program, first: by
     assert talk(server.url, first + ALIVE).statuses == [status, 200]
 
 
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [
+        ("/users/me", "GET, HEAD, PATCH, DELETE"),
+        ("/users/me/sessions", "GET, HEAD, DELETE"),
+        ("/userinfo", "GET, HEAD, POST"),
+        ("/register", "POST"),
+        ("/introspect", "POST"),
+    ],
+)
+def test_a_wrong_method_hears_the_right_ones(server: Program, path: str, allowed: str) -> None:
+    answer = httpx.put(server.url + path)
+    assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
+
+
 def test_an_offer_of_http2_costs_no_body(server: Program) -> None:
     """Java's HTTP client and `curl --http2` make it with their first request."""
     offer = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQAAP__")
