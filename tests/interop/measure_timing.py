@@ -2,6 +2,8 @@
 
 Real argon2 parameters, throttling on, interleaved requests; the quickest quarter counts: the rest tells how busy
 the machine is. A round may still be spoilt, so there are three: a difference that is really there shows in each.
+
+Not collected with the suite, for a clock on a busy machine proves nothing: name the file to pytest to run it.
 """
 
 import itertools
