@@ -1,13 +1,15 @@
 """Who asks: client authentication (RFC 6749 §2.3)."""
 
+import asyncio
 import secrets
-import time
 from dataclasses import dataclass
-from typing import Literal
+from time import monotonic
+from typing import Literal, NamedTuple
 
 from authserver import opaque
 from authserver.clients.models import Client
 from authserver.db import Database
+from authserver.recent import Recent
 from authserver.settings import Settings
 from authserver.text import is_clean
 
@@ -15,13 +17,21 @@ SECRET_PREFIX = "authserver_cs_"
 _CACHE_SIZE = 1000
 
 
-@dataclass(frozen=True)
-class Credentials:
+class Credentials(NamedTuple):
     """What a request offers as proof."""
 
     client_id: str
     secret: str | None
     method: Literal["client_secret_basic", "client_secret_post", "none"]
+
+
+@dataclass(slots=True)
+class _Kept:
+    """A client as it was at some moment (monotonic seconds), and the secret that it has proved itself with since."""
+
+    client: Client
+    asked_at: float
+    proven: str | None = None
 
 
 class Clients:
@@ -31,7 +41,9 @@ class Clients:
         self._db = db
         self._key = opaque.derived_key(settings.secret_key.get_secret_value(), "client secrets")
         self._cache_seconds = settings.client_cache_seconds
-        self._cache: dict[str, tuple[float, Client]] = {}
+        # Only clients that exist are kept, so rubbish cannot push anybody out.
+        self._kept: Recent[str, _Kept] = Recent(_CACHE_SIZE)
+        self._asking: dict[str, asyncio.Task[Client | None]] = {}
         self._nobody = self.hash_secret(secrets.token_urlsafe())
 
     def hash_secret(self, secret: str) -> str:
@@ -44,35 +56,45 @@ class Clients:
         Nobody by that name, switched off, and a wrong secret are one answer in one time. A public client proves
         nothing, so it offers nothing. `briefly_cached` allows an answer that was true `client_cache_seconds` ago.
         """
-        if len(credentials.client_id) > 64 or not is_clean(credentials.client_id):
+        client_id, secret, _ = credentials
+        if len(client_id) > 64 or not is_clean(client_id):
             return None
-        kept = self._kept(credentials.client_id) if briefly_cached else None
-        if self._proves(kept, credentials):
-            return kept
+        kept = self._kept.get(client_id) if briefly_cached else None
+        if kept is not None:
+            is_proven = secret is not None and kept.proven is not None and opaque.same(secret, kept.proven)
+            if monotonic() < kept.asked_at + self._cache_seconds:
+                if is_proven or self._proves(kept.client, secret):
+                    kept.proven = secret
+                    return kept.client
+            elif is_proven:
+                client = await self._find_shared(client_id)
+                return client if self._proves(client, secret) else None
         # Also after a wrong secret for a client that we know: it may be new, and guessing must not be quicker here.
-        client = await self._find(credentials.client_id)
-        return client if self._proves(client, credentials) else None
+        client = await self._find(client_id)
+        return client if self._proves(client, secret) else None
 
-    def _proves(self, client: Client | None, credentials: Credentials) -> bool:
+    def _proves(self, client: Client | None, secret: str | None) -> bool:
         expected = self._nobody if client is None or client.secret_hash is None else client.secret_hash
-        is_right = opaque.same(expected, self.hash_secret(credentials.secret or ""))
+        is_right = opaque.same(expected, self.hash_secret(secret or ""))
         if client is None or not client.is_active:
             return False
-        return credentials.secret is None if client.is_public else is_right
+        return secret is None if client.is_public else is_right
 
-    def _kept(self, client_id: str) -> Client | None:
-        kept = self._cache.get(client_id)
-        return kept[1] if kept is not None and time.monotonic() < kept[0] + self._cache_seconds else None
+    async def _find_shared(self, client_id: str) -> Client | None:
+        """Ask the database once for all requests of a client that was good a moment ago."""
+        asking = self._asking.get(client_id)
+        if asking is None:
+            asking = self._asking[client_id] = asyncio.create_task(self._find(client_id))
+            asking.add_done_callback(lambda _: self._asking.pop(client_id).exception())
+        await asyncio.wait([asking])  # who goes away must not take the question with him
+        return asking.result()
 
     async def _find(self, client_id: str) -> Client | None:
-        asked_at = time.monotonic()
+        asked_at = monotonic()
         async with self._db.read() as tx:
             client = await tx.get(Client, client_id)
-        # Only clients that exist are kept, so rubbish cannot push anybody out.
-        if client is not None:
-            if len(self._cache) >= _CACHE_SIZE:
-                self._cache.clear()
-            self._cache[client_id] = (asked_at, client)
+        if client is None:
+            self._kept.forget(client_id)
         else:
-            self._cache.pop(client_id, None)
+            self._kept.put(client_id, _Kept(client, asked_at))
         return client

@@ -78,9 +78,12 @@ class Keyring:
         if kid not in self._keys and _KID.fullmatch(kid):
             await self._reload_shared()
         key = self._keys.get(kid)
-        if key is None or (key.verifies_until is not None and key.verifies_until <= clock.now()):
-            return None
-        return key
+        return key if key is not None and self.holds(key) else None
+
+    def holds(self, key: Key) -> bool:
+        """Tell whether a key that was found a while ago still verifies."""
+        now = self._keys.get(key.kid)
+        return now is not None and (now.verifies_until is None or now.verifies_until > clock.now())
 
     def published(self) -> list[Key]:
         """Return the keys of the JWKS: announced, signing, and as long as a token of theirs may live."""

@@ -7,7 +7,7 @@ from starlette.requests import Request
 from authserver.clients.models import Client
 from authserver.oauth import errors
 from authserver.oauth.errors import Refusal
-from authserver.oauth.request import Form, challenged, read_credentials, read_form
+from authserver.oauth.request import Form, challenged, read_credentials, read_form, read_head
 from authserver.observability import requests
 from authserver.services import Services
 from authserver.throttle import CLIENT_SECRETS, address_key
@@ -25,14 +25,15 @@ class Asked:
 
 async def asked(request: Request, services: Services) -> Asked | Refusal:
     """Return who asks for what, or the refusal; TooManyAttempts instead of a refusal for one who guesses secrets."""
-    form = await read_form(request)
+    head = read_head(request.scope["headers"])
+    form = await read_form(request, head)
     if isinstance(form, Refusal):
         return form
-    credentials = read_credentials(request, form)
+    credentials = read_credentials(head, form)
     if isinstance(credentials, Refusal):
         return credentials
     requests.note(client_id=credentials.client_id)
-    ip = request.client.host if request.client else None
+    ip = request.scope["client"] and request.scope["client"][0]
     # A client that is switched off has no sessions left, so only what begins one must know it as it is this moment.
     begins_session = form.get("grant_type", "refresh_token") != "refresh_token"
     client = await services.clients.authenticate(credentials, briefly_cached=not begins_session)
@@ -42,5 +43,5 @@ async def asked(request: Request, services: Services) -> Asked | Refusal:
             await services.throttle.check(CLIENT_SECRETS, guesser)
             await services.throttle.count(CLIENT_SECRETS, guesser)
         refusal = errors.INVALID_CLIENT.because("unknown client, wrong secret, or switched off")
-        return challenged(refusal) if "authorization" in request.headers else refusal
-    return Asked(client, form, ip, request.headers.get("user-agent"))
+        return challenged(refusal) if head.authorization else refusal
+    return Asked(client, form, ip, head.user_agent)

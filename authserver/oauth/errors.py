@@ -1,6 +1,7 @@
 """What an OAuth client is told: one table of fixed sentences; the reason goes to the log (RFC 6749 §5.2)."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import orjson
@@ -11,8 +12,15 @@ from authserver.observability import metrics
 
 log = logging.getLogger(__name__)
 
-NO_STORE = {"Cache-Control": "no-store", "Pragma": "no-cache"}
-JSON = "application/json"
+_NEVER_STORED = [(b"content-type", b"application/json"), (b"cache-control", b"no-store"), (b"pragma", b"no-cache")]
+
+
+class ReadyResponse(Response):
+    """A response of bytes and encoded headers, which Starlette's own would put together anew each time (5 µs)."""
+
+    def __init__(self, body: bytes, status: int, headers: Sequence[tuple[bytes, bytes]]) -> None:
+        self.body, self.status_code, self.background = body, status, None
+        self.raw_headers = [(b"content-length", b"%d" % len(body)), *headers]
 
 
 @dataclass(frozen=True)
@@ -59,7 +67,8 @@ def missing(parameter: str) -> Refusal:
 
 def json_response(content: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     """Return JSON that nobody may keep (RFC 6749 §5.1)."""
-    return Response(orjson.dumps(content), status, {**NO_STORE, **(headers or {})}, media_type=JSON)
+    more = [(name.lower().encode(), value.encode()) for name, value in headers.items()] if headers else []
+    return ReadyResponse(orjson.dumps(content), status, [*_NEVER_STORED, *more])
 
 
 def failure_response(failure: AuthserverError) -> Response:

@@ -14,6 +14,7 @@ from authserver.sessions import refresh_token
 from authserver.tokens.access_token import Claims
 
 INACTIVE: dict[str, object] = {"active": False}
+_COUNTERS = {outcome: metrics.INTROSPECTIONS.labels("active" if outcome else "inactive") for outcome in (True, False)}
 
 
 async def introspect(request: Request) -> Response:
@@ -29,7 +30,7 @@ async def introspect(request: Request) -> Response:
         return errors.missing("token").response()
     look = _refresh_token if token.startswith(refresh_token.PREFIX) else _access_token
     answer = await look(house, who.client, token)
-    metrics.INTROSPECTIONS.labels("active" if answer["active"] else "inactive").inc()
+    _COUNTERS[answer is not INACTIVE].inc()
     return json_response(answer)
 
 

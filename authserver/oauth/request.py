@@ -3,6 +3,8 @@
 import asyncio
 import base64
 import binascii
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, unquote_plus
 
 from starlette.requests import ClientDisconnect, Request
@@ -17,15 +19,47 @@ MAX_FIELDS = 100
 READ_SECONDS = 10
 """A body that has not come by then does not come."""
 _FORM = "application/x-www-form-urlencoded"
+_PRINTABLE_ASCII = bytes(range(0x20, 0x7F))
 _CHALLENGE = {"WWW-Authenticate": 'Basic realm="authserver", charset="UTF-8"'}
 
 Form = dict[str, str]
 
 
-async def read_form(request: Request) -> Form | Refusal:
+@dataclass(slots=True)
+class Head:
+    """The headers that these endpoints look at, each as often as it was sent."""
+
+    authorization: list[str] = field(default_factory=list)
+    content_type: list[str] = field(default_factory=list)
+    content_encoding: str = "identity"
+    content_length: str = ""
+    user_agent: str | None = None
+
+
+def read_head(headers: Sequence[tuple[bytes, bytes]]) -> Head:
+    """Return them from one pass over a request's headers, whose names are in lower case (ASGI)."""
+    head = Head()
+    for name, value in headers:
+        if name == b"authorization":
+            head.authorization.append(value.decode("latin-1"))
+        elif name == b"content-type":
+            head.content_type.append(value.decode("latin-1"))
+        elif name == b"content-encoding":
+            head.content_encoding = value.decode("latin-1").lower()
+        elif name == b"content-length":
+            head.content_length = value.decode("latin-1")
+        elif name == b"user-agent":
+            head.user_agent = value.decode("latin-1")
+    return head
+
+
+async def read_form(request: Request, head: Head) -> Form | Refusal:
     """Return the parameters, empty ones left out (RFC 6749 §3.2), or why the request is not read."""
-    if not _is_form(request):
+    if not _is_form(head):
         return errors.NOT_A_FORM
+    announced = head.content_length
+    if announced.isascii() and announced.isdigit() and int(announced) > MAX_BYTES:
+        return errors.TOO_LARGE
     try:
         async with asyncio.timeout(READ_SECONDS):
             body = await _read_bounded(request)
@@ -49,14 +83,15 @@ def parse_form(body: bytes) -> Form | Refusal:
     form = dict(pairs)
     if len(form) != len(pairs):
         return errors.REPEATED
-    if not all(is_clean(name) and is_clean(value) for name, value in pairs):
+    is_plain = b"%" not in body and not body.translate(None, _PRINTABLE_ASCII)
+    if not is_plain and not all(is_clean(name) and is_clean(value) for name, value in pairs):
         return errors.MALFORMED
     return {name: value for name, value in form.items() if value}
 
 
-def read_credentials(request: Request, form: Form) -> Credentials | Refusal:
+def read_credentials(head: Head, form: Form) -> Credentials | Refusal:
     """Return how the client proves itself: Basic, in the body, or not at all (RFC 6749 §2.3.1)."""
-    headers = request.headers.getlist("authorization")
+    headers = head.authorization
     client_id, secret = form.get("client_id"), form.get("client_secret")
     if not headers:
         if client_id is None:
@@ -78,17 +113,14 @@ def challenged(refusal: Refusal) -> Refusal:
     return Refusal(refusal.error, refusal.description, refusal.status, _CHALLENGE, refusal.reason)
 
 
-def _is_form(request: Request) -> bool:
+def _is_form(head: Head) -> bool:
     # Whatever charset it names: it is read as UTF-8, and refused if it is not.
-    media_types = [value.split(";")[0].strip().lower() for value in request.headers.getlist("content-type")]
-    return media_types == [_FORM] and request.headers.get("content-encoding", "identity").lower() == "identity"
+    media_types = [value.split(";")[0].strip().lower() for value in head.content_type]
+    return media_types == [_FORM] and head.content_encoding == "identity"
 
 
 async def _read_bounded(request: Request) -> bytes | None:
     """Return the body, or None as soon as it is larger than `MAX_BYTES`."""
-    announced = request.headers.get("content-length", "")
-    if announced.isascii() and announced.isdigit() and int(announced) > MAX_BYTES:
-        return None
     body = b""
     async for chunk in request.stream():
         body += chunk

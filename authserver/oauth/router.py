@@ -96,3 +96,11 @@ _documents.add_api_route(
 )  # fmt: skip
 router.include_router(_forms)
 router.include_router(_documents)
+
+ENDPOINTS: dict[tuple[str, str], Handler] = {
+    (method, route.path): route.get_route_handler()
+    for route in (*_forms.routes, *_documents.routes)
+    if isinstance(route, APIRoute)
+    for method in route.methods or ()
+}
+"""All of them by method and path, for the fast lane."""

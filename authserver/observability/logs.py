@@ -9,6 +9,7 @@ from asyncio import CancelledError
 from contextlib import suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from functools import lru_cache
 from types import TracebackType
 from typing import Any, Literal, TextIO
 
@@ -61,8 +62,18 @@ class _Formatter(BaseJsonFormatter):
         super().__init__()
         self._reserved = frozenset({*RESERVED_ATTRS, "taskName", "color_message"})
 
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line; what python-json-logger does for messages of other forms costs 10 µs, so not for ours."""
+        if record.args or record.exc_info or record.stack_info or not isinstance(record.msg, str):
+            return super().format(record)
+        record.message = record.msg
+        log_data: dict[str, Any] = {}
+        self.add_fields(log_data, record, {})
+        return self.jsonify_log_record(log_data)
+
     def add_fields(self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]) -> None:
-        log_data["timestamp"] = datetime.fromtimestamp(record.created, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        second, fraction = divmod(record.created, 1)
+        log_data["timestamp"] = f"{_second(int(second))}.{int(fraction * 1_000_000):06d}Z"
         log_data["level"] = record.levelname
         log_data["logger"] = record.name
         log_data["event"] = record.message
@@ -139,6 +150,8 @@ def configure(settings: Settings, *, stream: Literal["stdout", "stderr"] = "stdo
     logging.getLogger("uvicorn.access").propagate = False
     logging.getLogger("uvicorn.error").filters[:] = [_is_news]
     logging.captureWarnings(True)
+    # What our lines do not say need not be found out (logging's documentation, "Optimization").
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     _catch_uncaught()
 
 
@@ -183,6 +196,12 @@ def _add(log_data: dict[str, Any], key: str, value: Any) -> None:
     if key in _SECRET_FIELDS:
         value = _REDACTED
     log_data[f"extra_{key}" if key in _FIXED else key] = value
+
+
+@lru_cache(maxsize=4)
+def _second(seconds: int) -> str:
+    """Return a time to the second (RFC 3339, UTC), without its end."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def _shortened(text: str) -> str:

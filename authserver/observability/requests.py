@@ -6,12 +6,12 @@ Pure ASGI: BaseHTTPMiddleware costs time and leaks database connections when a r
 import asyncio
 import ipaddress
 import logging
+import os
 import re
 from functools import lru_cache
 from inspect import isawaitable
 from time import perf_counter
 from urllib.parse import urlsplit
-from uuid import uuid4
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
@@ -74,12 +74,12 @@ class Requests:
         started_at = perf_counter()
         method = scope["method"]
         scope = {**scope, "method": "GET" if method == "HEAD" else method}
-        await self._find_client(scope)
+        client = scope["client"] = await self._true_client(scope)
         request_id = _request_id(scope)
         scope.setdefault("state", {})["request_id"] = request_id
         fields = {
             "request_id": request_id,
-            "ip": scope["client"] and scope["client"][0],
+            "ip": client and client[0],
             "client_id": None,
             "user_id": None,
             "session_id": None,
@@ -116,16 +116,18 @@ class Requests:
                 response = await _bug_response(scope, bug)
                 await response(scope, answer.receive, answer.send)
 
-    async def _find_client(self, scope: Scope) -> None:
-        """Put the true address into the scope, canonically spelt; the peer's when a proxy says nothing usable."""
-        peer = scope.get("client")
-        if peer is not None:
-            peer = (_canonical(peer[0]) or peer[0], peer[1])
+    async def _true_client(self, scope: Scope) -> tuple[str, int] | None:
+        """Return the true address, canonically spelt; the peer's when a proxy says nothing usable."""
+        client: tuple[str, int] | None = scope.get("client")
+        if client is None:
+            return None
+        peer = (_canonical(client[0]) or client[0], client[1])
+        if self._read_proxy_headers is None:
+            return peer
         scope["client"] = peer
-        if self._read_proxy_headers is not None and peer is not None:
-            await self._read_proxy_headers(scope, _nobody, _nobody)  # type: ignore[arg-type]
-            address = _canonical(scope["client"][0])
-            scope["client"] = (address, scope["client"][1]) if address else peer
+        await self._read_proxy_headers(scope, _nobody, _nobody)  # type: ignore[arg-type]
+        address = _canonical(scope["client"][0])
+        return (address, scope["client"][1]) if address else peer
 
 
 class _Answer:
@@ -160,7 +162,7 @@ class _Answer:
             if self.status != CLIENT_CLOSED_REQUEST:
                 self.status = message["status"]
             headers = list(message.get("headers", ()))
-            present = {name.lower() for name, _ in headers}
+            present = {name for name, _ in headers}
             headers += [header for header in self._headers if header[0] not in present]
             message = {**message, "headers": headers}
         elif message["type"] == "http.response.body":
@@ -174,7 +176,7 @@ def _request_id(scope: Scope) -> str:
     for name, value in scope["headers"]:
         if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
             return str(value.decode())
-    return uuid4().hex
+    return os.urandom(16).hex()
 
 
 def _route(scope: Scope) -> str:

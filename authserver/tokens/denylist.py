@@ -32,6 +32,9 @@ log = logging.getLogger(__name__)
 
 MARGIN = timedelta(seconds=120)
 """An entry outlives the tokens it covers by the leeway for clocks that differ and a minute."""
+_ANSWERED_BY_REDIS, _ANSWERED_BY_DATABASE = (
+    metrics.DENYLIST_ANSWERS.labels(source) for source in ("redis", "database")
+)
 _DENIED = "denied"
 _LOCK = "denylist"
 _PAGE = 2000
@@ -100,12 +103,12 @@ class Denylist:
             look = await self._look(self._copy, [*entries, lease.state.marker] if lease.until else entries)
             if look is not None:
                 if not look.found.isdisjoint(entries):
-                    metrics.DENYLIST_ANSWERS.labels("redis").inc()
+                    _ANSWERED_BY_REDIS.inc()
                     return True
                 if self._is_proof(look, lease):
-                    metrics.DENYLIST_ANSWERS.labels("redis").inc()
+                    _ANSWERED_BY_REDIS.inc()
                     return False
-        metrics.DENYLIST_ANSWERS.labels("database").inc()
+        _ANSWERED_BY_DATABASE.inc()
         return await self._is_revoked_in_database(entries)
 
     def _is_proof(self, look: Look, lease: Lease) -> bool:
