@@ -22,11 +22,13 @@ from sqlalchemy.orm import DeclarativeBase
 from authserver.breaker import Breaker
 from authserver.errors import Busy, StoreUnavailable
 from authserver.settings import Settings
+from authserver.statement import Row, Statement
 
 log = logging.getLogger(__name__)
 
 # asyncpg raises InternalClientError, which is no PostgresError, when the peer of a pooled connection has just vanished.
-FAILURES = (DBAPIError, PoolTimeout, OSError, TimeoutError, asyncpg.InternalClientError, asyncpg.InterfaceError)
+_OF_THE_DRIVER = (asyncpg.PostgresError, asyncpg.InternalClientError, asyncpg.InterfaceError)
+FAILURES = (DBAPIError, PoolTimeout, OSError, TimeoutError, *_OF_THE_DRIVER)
 
 _CROWD = 20
 """So many times the connections may be asked for at a time; the next one would wait too long anyway."""
@@ -111,6 +113,27 @@ class Database:
             yield tx
             await tx.commit()
 
+    async def ask(self, statement: Statement, **values: Any) -> Row | None:
+        """Run one statement in a transaction of its own; return its row, if it has one.
+
+        StoreUnavailable when it failed or its outcome is unknown, Busy when too many wait for a connection.
+        """
+        if self.is_sqlite:
+            async with self.write() if statement.writes else self.read() as tx:
+                row = (await tx.execute(statement.construct, values)).one_or_none()
+                return dict(row._mapping) if row else None  # noqa: SLF001 - the public name of a row's mapping
+        prepared = statement.prepared(self.engine.dialect)
+        async with self._admitted():
+            connection = await self.engine.raw_connection()
+            try:
+                driver: Any = connection.driver_connection
+                return prepared.row(await driver.fetchrow(prepared.text, *prepared.arguments(values)))
+            except BaseException:
+                connection.invalidate()  # an answer may still be under way
+                raise
+            finally:
+                connection.close()
+
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
         """Wait for the others of this process to have written, where only one can."""
@@ -128,28 +151,29 @@ class Database:
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[AsyncSession]:
+        async with self._admitted(), self._sessions() as tx:
+            yield tx
+
+    @asynccontextmanager
+    async def _admitted(self) -> AsyncIterator[None]:
+        """Let a bounded number of users in, through the breaker, for a bounded time; translate what goes wrong."""
         if self._room <= 0:
             raise Busy("too many wait for a database connection")
         self._room -= 1
         try:
-            async with self._admitted() as tx:
-                yield tx
+            with self.breaker.admit((StoreUnavailable,)):
+                try:
+                    async with asyncio.timeout(self._timeout):
+                        yield
+                except (IntegrityError, DataError):
+                    raise
+                except PoolTimeout as full:  # our own crowd; says nothing against the database
+                    raise Busy("all database connections are in use") from full
+                except FAILURES as failure:
+                    log.warning("database_unavailable", extra={"reason": _reason(failure)})
+                    raise StoreUnavailable("database", _reason(failure)) from failure
         finally:
             self._room += 1
-
-    @asynccontextmanager
-    async def _admitted(self) -> AsyncIterator[AsyncSession]:
-        with self.breaker.admit((StoreUnavailable,)):
-            try:
-                async with asyncio.timeout(self._timeout), self._sessions() as tx:
-                    yield tx
-            except (IntegrityError, DataError):
-                raise
-            except PoolTimeout as full:  # our own crowd; says nothing against the database
-                raise Busy("all database connections are in use") from full
-            except FAILURES as failure:
-                log.warning("database_unavailable", extra={"reason": _reason(failure)})
-                raise StoreUnavailable("database", _reason(failure)) from failure
 
     async def lock(self, tx: AsyncSession, name: str, *, shared: bool = False) -> None:
         """Let one transaction of all nodes at a time past this point, or many that share; each holds it to its end.

@@ -51,7 +51,7 @@ class Services:
             keyring=keyring,
             access_tokens=AccessTokens(settings, keyring),
             denylist=denylist,
-            sessions=Sessions(settings, denylist),
+            sessions=Sessions(settings, db, denylist),
         )
 
     @classmethod

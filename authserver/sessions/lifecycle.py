@@ -9,15 +9,17 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, case, delete, func, or_, select, update
+from sqlalchemy import BindParameter, ColumnElement, Integer, and_, bindparam, case, delete, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from authserver import audit, clock, opaque
+from authserver.db import Database, UTCDateTime
 from authserver.observability import metrics
 from authserver.sessions import refresh_token
 from authserver.sessions.models import UserSession
 from authserver.sessions.refresh_token import RefreshToken
 from authserver.settings import Settings
+from authserver.statement import Statement
 from authserver.tokens import access_token
 from authserver.tokens.denylist import MARGIN, Denylist, session_entry
 from authserver.users.models import User
@@ -57,7 +59,8 @@ class Found:
 class Sessions:
     """Starts, rotates, finds and ends sign-ins. Whoever ends them does so inside `denylist.revoking()`."""
 
-    def __init__(self, settings: Settings, denylist: Denylist) -> None:
+    def __init__(self, settings: Settings, db: Database, denylist: Denylist) -> None:
+        self._db = db
         self._access_life = timedelta(seconds=settings.access_token_seconds)
         self._idle_life = timedelta(seconds=settings.refresh_token_idle_seconds)
         self._max_life = timedelta(seconds=settings.session_max_seconds)
@@ -111,7 +114,7 @@ class Sessions:
             refresh_token=refresh_token.write(self._key, token) if token else None,
         )
 
-    async def rotate(self, tx: AsyncSession, text: str, client_id: str) -> SignIn | None:
+    async def rotate(self, text: str, client_id: str) -> SignIn | None:
         """Trade a refresh token for its successor; None when it is not good (RFC 9700 §4.14.2).
 
         The current token moves the session on by one generation. The one before it gets the same successor again for
@@ -123,44 +126,26 @@ class Sessions:
             return None
         now = clock.now()
         access_expires_at = now + self._access_life
-        result = await tx.execute(
-            update(UserSession)
-            .where(
-                UserSession.refresh_hash == token.family_hash,
-                UserSession.client_id == client_id,
-                # `<`: the newest token may be ahead of a database that has lost its last commits.
-                UserSession.generation <= token.generation,
-                _is_alive(now),
-            )
-            .values(
-                generation=token.generation + 1,
-                rotated_at=now,
-                token_jti=access_token.new_jti(),
-                tokens_expire_at=_later(UserSession.tokens_expire_at, access_expires_at),
-                expires_at=_earlier(UserSession.max_expires_at, now + self._idle_life),
-                last_used_at=now,
-            )
-            .returning(
-                UserSession.id,
-                UserSession.user_id,
-                select(User.username).where(User.id == UserSession.user_id).scalar_subquery(),
-                UserSession.scope,
-                UserSession.token_jti,
-                UserSession.max_expires_at,
-            )
-            .execution_options(synchronize_session=False)
+        row = await self._db.ask(
+            _ROTATE,
+            family_hash=token.family_hash,
+            of_client=client_id,
+            presented=token.generation,
+            now=now,
+            jti=access_token.new_jti(),
+            access_expires_at=access_expires_at,
+            idle_until=now + self._idle_life,
         )
-        row = result.one_or_none()
         if row is None:
-            return await self._retried_or_reused(tx, text, client_id)
-        session_id, user_id, username, scope, jti, max_expires_at = row
+            async with self._denylist.revoking() as tx:  # for reuse ends the session
+                return await self._retried_or_reused(tx, text, client_id)
         return SignIn(
-            session_id=session_id,
-            user_id=user_id,
-            username=username,
-            scope=scope,
-            jti=jti,
-            access_expires_at=min(access_expires_at, max_expires_at),
+            session_id=row["id"],
+            user_id=row["user_id"],
+            username=row["username"],
+            scope=row["scope"],
+            jti=row["token_jti"],
+            access_expires_at=min(access_expires_at, row["max_expires_at"]),
             refresh_token=refresh_token.write(self._key, token.successor()),
         )
 
@@ -259,13 +244,47 @@ class Sessions:
         return result.rowcount  # type: ignore[attr-defined, no-any-return]
 
 
-def _is_alive(now: datetime) -> ColumnElement[bool]:
+def _is_alive(now: datetime | BindParameter[datetime]) -> ColumnElement[bool]:
     return and_(UserSession.revoked_at.is_(None), UserSession.expires_at > now)
 
 
-def _later(column: ColumnElement[datetime] | object, value: datetime) -> ColumnElement[datetime]:
-    return case((column > value, column), else_=value)  # type: ignore[operator, arg-type]
+def _later(column: ColumnElement[datetime] | object, value: ColumnElement[datetime]) -> ColumnElement[datetime]:
+    return case((column > value, column), else_=value)
 
 
-def _earlier(column: ColumnElement[datetime] | object, value: datetime) -> ColumnElement[datetime]:
-    return case((column < value, column), else_=value)  # type: ignore[operator, arg-type]
+def _earlier(column: ColumnElement[datetime] | object, value: ColumnElement[datetime]) -> ColumnElement[datetime]:
+    return case((column < value, column), else_=value)
+
+
+def _date(name: str) -> BindParameter[datetime]:
+    return bindparam(name, type_=UTCDateTime)
+
+
+_ROTATE = Statement(
+    update(UserSession)
+    .where(
+        UserSession.refresh_hash == bindparam("family_hash"),
+        UserSession.client_id == bindparam("of_client"),
+        # `<`: the newest token may be ahead of a database that has lost its last commits.
+        UserSession.generation <= bindparam("presented", type_=Integer),
+        _is_alive(_date("now")),
+    )
+    .values(
+        generation=bindparam("presented", type_=Integer) + 1,
+        rotated_at=_date("now"),
+        token_jti=bindparam("jti"),
+        tokens_expire_at=_later(UserSession.tokens_expire_at, _date("access_expires_at")),
+        expires_at=_earlier(UserSession.max_expires_at, _date("idle_until")),
+        last_used_at=_date("now"),
+    )
+    .returning(
+        UserSession.id,
+        UserSession.user_id,
+        select(User.username).where(User.id == UserSession.user_id).scalar_subquery().label("username"),
+        UserSession.scope,
+        UserSession.token_jti,
+        UserSession.max_expires_at,
+    )
+    .execution_options(synchronize_session=False)
+)
+"""The compare-and-set: the whole refresh, and its one commit."""
