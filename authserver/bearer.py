@@ -9,6 +9,7 @@ from authserver import services
 from authserver.errors import BadRequest, Forbidden, Unauthenticated
 from authserver.observability import requests
 from authserver.tokens.access_token import Claims
+from authserver.users import finding
 from authserver.users.models import User
 
 _REALM = 'Bearer realm="authserver"'
@@ -44,8 +45,7 @@ async def authenticate(request: Request, *, scope: str | None = None) -> Caller:
         user_id = UUID(claims.subject)
     except ValueError:  # a client acting for itself
         raise invalid_token() from None
-    async with parts.db.read() as tx:
-        user = await tx.get(User, user_id)
+    user = await finding.by_id(parts.db, user_id)
     if user is None or not user.is_active:
         raise invalid_token()
     if scope is not None and scope not in claims.scopes:

@@ -6,7 +6,7 @@ leaves; a refusal that is *returned* from the block commits too, an exception ro
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -113,15 +113,17 @@ class Database:
             yield tx
             await tx.commit()
 
-    async def ask(self, statement: Statement, **values: Any) -> Row | None:
-        """Run one statement in a transaction of its own; return its row, if it has one.
+    async def ask(self, statement: Statement, values: Mapping[str, Any], tx: AsyncSession | None = None) -> Row | None:
+        """Run one statement, in a transaction of its own unless there is one; return its row, if it has one.
 
         StoreUnavailable when it failed or its outcome is unknown, Busy when too many wait for a connection.
         """
+        if tx is not None:
+            row = (await tx.execute(statement.construct, values)).one_or_none()
+            return dict(row._mapping) if row else None  # noqa: SLF001 - the public name of a row's mapping
         if self.is_sqlite:
-            async with self.write() if statement.writes else self.read() as tx:
-                row = (await tx.execute(statement.construct, values)).one_or_none()
-                return dict(row._mapping) if row else None  # noqa: SLF001 - the public name of a row's mapping
+            async with self.write() if statement.writes else self.read() as own:
+                return await self.ask(statement, values, own)
         prepared = statement.prepared(self.engine.dialect)
         async with self._admitted():
             connection = await self.engine.raw_connection()

@@ -6,15 +6,19 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Literal, NamedTuple
 
+from sqlalchemy import String, bindparam, select
+
 from authserver import opaque
 from authserver.clients.models import Client
 from authserver.db import Database
 from authserver.recent import Recent
 from authserver.settings import Settings
+from authserver.statement import Statement
 from authserver.text import is_clean
 
 SECRET_PREFIX = "authserver_cs_"
 _CACHE_SIZE = 1000
+_FIND = Statement(select(*Client.__table__.columns).where(Client.id == bindparam("this", type_=String)))
 
 
 class Credentials(NamedTuple):
@@ -73,6 +77,11 @@ class Clients:
         client = await self._find(client_id)
         return client if self._proves(client, secret) else None
 
+    async def is_active(self, client_id: str) -> bool:
+        """Tell whether there is such a client, and it has not been switched off, at this moment."""
+        client = await self._find(client_id)
+        return client is not None and client.is_active
+
     def _proves(self, client: Client | None, secret: str | None) -> bool:
         expected = self._nobody if client is None or client.secret_hash is None else client.secret_hash
         is_right = opaque.same(expected, self.hash_secret(secret or ""))
@@ -91,10 +100,10 @@ class Clients:
 
     async def _find(self, client_id: str) -> Client | None:
         asked_at = monotonic()
-        async with self._db.read() as tx:
-            client = await tx.get(Client, client_id)
-        if client is None:
+        row = await self._db.ask(_FIND, {"this": client_id})
+        if row is None:
             self._kept.forget(client_id)
-        else:
-            self._kept.put(client_id, _Kept(client, asked_at))
+            return None
+        client = Client(**row)
+        self._kept.put(client_id, _Kept(client, asked_at))
         return client

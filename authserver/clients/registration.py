@@ -79,15 +79,6 @@ async def locked(tx: AsyncSession, client_id: str) -> Client | None:
     return (await tx.scalars(query)).one_or_none() if is_clean(client_id) else None
 
 
-async def is_active(tx: AsyncSession, client_id: str) -> bool:
-    """Tell whether a session may begin; the client stays as it is until the transaction ends.
-
-    So switching it off comes before, and is seen, or after, and ends the new session too.
-    """
-    query = select(Client.is_active).where(Client.id == client_id).with_for_update(read=True)
-    return bool(await tx.scalar(query))
-
-
 def set_active(tx: AsyncSession, client: Client, *, is_active: bool) -> None:
     """Enable or disable a `locked` client; when disabling, the caller ends the sessions."""
     if client.is_active != is_active:

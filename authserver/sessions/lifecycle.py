@@ -7,12 +7,31 @@ between any number of requests on any number of nodes.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from uuid import UUID
+from typing import cast
+from uuid import UUID, uuid4
 
-from sqlalchemy import BindParameter, ColumnElement, Integer, and_, bindparam, case, delete, func, or_, select, update
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    Integer,
+    String,
+    Table,
+    Uuid,
+    and_,
+    bindparam,
+    case,
+    delete,
+    func,
+    insert,
+    literal,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from authserver import audit, clock, opaque
+from authserver.clients.models import Client
 from authserver.db import Database, UTCDateTime
 from authserver.observability import metrics
 from authserver.sessions import refresh_token
@@ -70,46 +89,57 @@ class Sessions:
 
     async def start(
         self,
-        tx: AsyncSession,
         *,
         user_id: UUID,
         username: str,
+        generation: int,
         client_id: str,
         grant: str,
         scope: str,
         refreshable: bool,
         ip: str | None,
         user_agent: str | None,
-    ) -> SignIn:
-        """Begin a session, in the transaction that has made sure that the user may sign in (authentication.admit)."""
+        tx: AsyncSession | None = None,
+    ) -> SignIn | None:
+        """Begin a session; None if the user or the client has been switched off, or the user's generation has changed.
+
+        One statement decides that and writes the row, so whatever ends sign-ins comes before it and is seen, or after
+        it and ends this one too.
+        """
         now = clock.now()
         max_expires_at = now + self._max_life
         access_expires_at = min(now + self._access_life, max_expires_at)
         token = refresh_token.first() if refreshable else None
-        session = UserSession(
-            user_id=user_id,
-            client_id=client_id,
-            grant=grant,
-            scope=scope,
-            token_jti=access_token.new_jti(),
-            tokens_expire_at=access_expires_at,
-            refresh_hash=token.family_hash if token else None,
-            ip=ip,
-            user_agent=user_agent and user_agent[:255],
-            created_at=now,
-            last_used_at=now,
-            expires_at=min(now + self._idle_life, max_expires_at) if refreshable else access_expires_at,
-            max_expires_at=max_expires_at,
+        session_id, jti = uuid4(), access_token.new_jti()
+        row = await self._db.ask(
+            _START,
+            {
+                "session_id": session_id,
+                "of_user": user_id,
+                "of_generation": generation,
+                "of_client": client_id,
+                "by_grant": grant,
+                "scope": scope,
+                "jti": jti,
+                "access_expires_at": access_expires_at,
+                "family_hash": token.family_hash if token else None,
+                "ip": ip,
+                "user_agent": user_agent and user_agent[:255],
+                "now": now,
+                "idle_until": min(now + self._idle_life, max_expires_at) if refreshable else access_expires_at,
+                "max_expires_at": max_expires_at,
+            },
+            tx,
         )
-        tx.add(session)
-        await tx.flush()
+        if row is None:
+            return None
         metrics.SESSIONS_STARTED.inc()
         return SignIn(
-            session_id=session.id,
+            session_id=session_id,
             user_id=user_id,
             username=username,
             scope=scope,
-            jti=session.token_jti,
+            jti=jti,
             access_expires_at=access_expires_at,
             refresh_token=refresh_token.write(self._key, token) if token else None,
         )
@@ -128,13 +158,15 @@ class Sessions:
         access_expires_at = now + self._access_life
         row = await self._db.ask(
             _ROTATE,
-            family_hash=token.family_hash,
-            of_client=client_id,
-            presented=token.generation,
-            now=now,
-            jti=access_token.new_jti(),
-            access_expires_at=access_expires_at,
-            idle_until=now + self._idle_life,
+            {
+                "family_hash": token.family_hash,
+                "of_client": client_id,
+                "presented": token.generation,
+                "now": now,
+                "jti": access_token.new_jti(),
+                "access_expires_at": access_expires_at,
+                "idle_until": now + self._idle_life,
+            },
         )
         if row is None:
             async with self._denylist.revoking() as tx:  # for reuse ends the session
@@ -259,6 +291,45 @@ def _earlier(column: ColumnElement[datetime] | object, value: ColumnElement[date
 def _date(name: str) -> BindParameter[datetime]:
     return bindparam(name, type_=UTCDateTime)
 
+
+_START = Statement(
+    insert(cast("Table", UserSession.__table__))
+    .from_select(
+        [
+            "id", "user_id", "client_id", "grant", "scope", "token_jti", "tokens_expire_at", "refresh_hash",
+            "generation", "ip", "user_agent", "created_at", "last_used_at", "expires_at", "max_expires_at",
+        ],
+        select(
+            bindparam("session_id", type_=Uuid),
+            User.id,
+            Client.id,
+            bindparam("by_grant", type_=String),
+            bindparam("scope", type_=String),
+            bindparam("jti", type_=String),
+            _date("access_expires_at"),
+            bindparam("family_hash", type_=String),
+            literal(0),
+            bindparam("ip", type_=String),
+            bindparam("user_agent", type_=String),
+            _date("now"),
+            _date("now"),
+            _date("idle_until"),
+            _date("max_expires_at"),
+        )
+        .select_from(User)
+        .join(Client, Client.id == bindparam("of_client", type_=String))
+        .where(
+            User.id == bindparam("of_user", type_=Uuid),
+            User.is_active,
+            User.generation == bindparam("of_generation", type_=Integer),
+            Client.is_active,
+        )
+        .with_for_update(read=True, of=[User, Client]),
+        include_defaults=False,
+    )
+    .returning(UserSession.id)
+)  # fmt: skip
+"""A row for a sign-in, if user and client are still what they were; both stay so until the row is committed."""
 
 _ROTATE = Statement(
     update(UserSession)

@@ -17,7 +17,7 @@ from authserver.db import Database
 from authserver.errors import Conflict, Fault, InvalidInput
 from authserver.settings import Settings
 from authserver.users import attempts, names, policy
-from authserver.users.authentication import by_name
+from authserver.users.finding import is_named
 from authserver.users.models import User
 from authserver.users.names import Name
 from authserver.users.registration import refuse_taken
@@ -25,7 +25,7 @@ from authserver.users.registration import refuse_taken
 
 async def find(tx: AsyncSession, name: str) -> User | None:
     """Return the user with this username, e-mail address or id."""
-    found = (await tx.scalars(select(User).where(by_name(name)))).one_or_none()
+    found = (await tx.scalars(select(User).where(is_named(name)))).one_or_none()
     if found is not None:
         return found
     try:

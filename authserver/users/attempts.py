@@ -42,15 +42,11 @@ class Attempt:
     is_known_address: bool
 
 
-async def begin(
-    tx: AsyncSession, settings: Settings, *, user_id: UUID | None, name: str, address: str
-) -> Attempt | None:
+async def begin(tx: AsyncSession, settings: Settings, *, user_id: UUID | None, name: str, address: str) -> Attempt:
     """Count a guess at an account, or at a folded name that nobody has; TooManyAttempts if it may not be made.
 
-    None when nothing is throttled. `address` comes from throttle.address_key.
+    `address` comes from throttle.address_key.
     """
-    if not settings.throttle_enabled:
-        return None
     now = clock.now()
     known = await _known(tx, user_id, address, now)
     attempt = Attempt(_key(user_id, name), user_id, address, known is not None)

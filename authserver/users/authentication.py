@@ -1,10 +1,11 @@
 """Is this the user's password? Nobody by that name, disabled, wrong: one answer, in one time."""
 
 import logging
+from contextlib import nullcontext
 from dataclasses import dataclass
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, select, update
+from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from authserver import text
@@ -12,7 +13,7 @@ from authserver.db import Database
 from authserver.errors import Busy
 from authserver.settings import Settings
 from authserver.throttle import PASSWORDS_BY_ADDRESS, PASSWORDS_BY_CLIENT, Throttle, address_key
-from authserver.users import attempts
+from authserver.users import attempts, finding
 from authserver.users.attempts import Attempt
 from authserver.users.models import User
 from authserver.users.passwords import Hasher
@@ -22,7 +23,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class VerifiedPassword:
-    """Who has given the right password. It counts once `admit` has found that nothing changed meanwhile."""
+    """Who has given the right password. It counts if nothing has changed meanwhile: `admit` and sessions.start look."""
 
     user_id: UUID
     username: str
@@ -31,6 +32,11 @@ class VerifiedPassword:
     new_hash: str | None
     """The same password under today's parameters, if it was stored under others."""
     attempt: Attempt | None
+
+    @property
+    def leaves_work(self) -> bool:
+        """Tell whether `settle` has something to write."""
+        return self.new_hash is not None or self.attempt is not None
 
 
 async def verify_password(
@@ -51,9 +57,7 @@ async def verify_password(
     address = address_key(ip)
     await throttle.check(PASSWORDS_BY_ADDRESS, address)
     await throttle.check(PASSWORDS_BY_CLIENT, client_id)
-    verified = await _verify(
-        db, hasher, settings, which=by_name(identifier), name=text.fold(identifier), password=password, address=address
-    )
+    verified = await _verify(db, hasher, settings, who=identifier, password=password, address=address)
     if verified is None:
         await throttle.count(PASSWORDS_BY_ADDRESS, address)
         await throttle.count(PASSWORDS_BY_CLIENT, client_id)
@@ -73,9 +77,7 @@ async def confirm_password(
     """Have a user who is signed in prove it again; guesses count as they do at sign-in."""
     address = address_key(ip)
     await throttle.check(PASSWORDS_BY_ADDRESS, address)
-    verified = await _verify(
-        db, hasher, settings, which=User.id == user_id, name=str(user_id), password=password, address=address
-    )
+    verified = await _verify(db, hasher, settings, who=user_id, password=password, address=address)
     if verified is None:
         await throttle.count(PASSWORDS_BY_ADDRESS, address)
     return verified
@@ -94,17 +96,17 @@ async def admit(tx: AsyncSession, verified: VerifiedPassword, *, to_write: bool 
     user = (await tx.execute(query)).one_or_none()
     if user is None or not user.is_active or user.generation != verified.generation:
         return False
-    if verified.new_hash is not None:
-        change = update(User).where(User.id == verified.user_id)
-        await tx.execute(change.values(hashed_password=verified.new_hash, updated_at=User.updated_at))
-    await attempts.succeeded(tx, verified.attempt)
+    await settle(tx, verified)
     return True
 
 
-def by_name(identifier: str) -> ColumnElement[bool]:
-    """Return the condition for the user with a username or an e-mail address; only the latter contain an @."""
-    folded = text.fold(identifier)
-    return (User.email_key if "@" in folded else User.username_key) == folded
+async def settle(tx: AsyncSession, verified: VerifiedPassword) -> None:
+    """Write down that the password was right: forget the guesses before it, renew its hash if it must be."""
+    if verified.new_hash is not None:
+        is_same = (User.id == verified.user_id) & (User.generation == verified.generation)
+        change = update(User).where(is_same)
+        await tx.execute(change.values(hashed_password=verified.new_hash, updated_at=User.updated_at))
+    await attempts.succeeded(tx, verified.attempt)
 
 
 async def _verify(
@@ -112,15 +114,17 @@ async def _verify(
     hasher: Hasher,
     settings: Settings,
     *,
-    which: ColumnElement[bool],
-    name: str,
+    who: UUID | str,
     password: str,
     address: str,
 ) -> VerifiedPassword | None:
     hasher.check_room()
-    async with db.write() if settings.throttle_enabled else db.read() as tx:
-        user = (await tx.scalars(select(User).where(which))).one_or_none()
-        attempt = await attempts.begin(tx, settings, user_id=user.id if user else None, name=name, address=address)
+    attempt = None
+    async with db.write() if settings.throttle_enabled else nullcontext() as tx:
+        user = await (finding.by_id(db, who, tx) if isinstance(who, UUID) else finding.by_name(db, who, tx))
+        if tx is not None:
+            user_id, name = user.id if user else None, text.fold(str(who))
+            attempt = await attempts.begin(tx, settings, user_id=user_id, name=name, address=address)
     # No connection is held while hashing.
     try:
         is_right = await hasher.verify(user.hashed_password if user else None, password)

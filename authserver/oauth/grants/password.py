@@ -1,8 +1,9 @@
 """Resource owner password credentials (RFC 6749 §4.3): fenced in as docs/standards.md says, opt-in for each client."""
 
+from contextlib import nullcontext
+
 from starlette.responses import Response
 
-from authserver.clients import registration
 from authserver.oauth import errors, scopes
 from authserver.oauth.client import Asked
 from authserver.oauth.errors import Refusal
@@ -32,20 +33,23 @@ async def password(services: Services, asked: Asked) -> Response | Refusal:
     if verified is None:
         return errors.INVALID_GRANT_PASSWORD
 
-    async with services.db.write() as tx:
-        if not await authentication.admit(tx, verified):
-            return errors.INVALID_GRANT_PASSWORD.because("the account changed while the password was verified")
-        if not await registration.is_active(tx, client.id):
-            return errors.INVALID_CLIENT.because("the client was switched off while the password was verified")
+    async with services.db.write() if verified.leaves_work else nullcontext() as tx:
+        if tx is not None:
+            await authentication.settle(tx, verified)
         sign_in = await services.sessions.start(
-            tx,
             user_id=verified.user_id,
             username=verified.username,
+            generation=verified.generation,
             client_id=client.id,
             grant="password",
             scope=scope,
             refreshable="refresh_token" in client.grants,
             ip=asked.ip,
             user_agent=asked.user_agent,
+            tx=tx,
         )
+    if sign_in is None:
+        if not await services.clients.is_active(client.id):
+            return errors.INVALID_CLIENT.because("the client was switched off while the password was verified")
+        return errors.INVALID_GRANT_PASSWORD.because("the account changed while the password was verified")
     return token_response(services, client, sign_in, scope)
