@@ -2,8 +2,11 @@
 
 import asyncio
 import logging
+import os
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -91,6 +94,16 @@ async def seconds(work: Callable[[], Any]) -> float:
         await work()
         took.append(time.process_time() - began)
     return median(took)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux gives a thread a priority of its own")
+async def test_hashing_gives_way_to_everything_else() -> None:
+    hasher = hasher_with(argon2_threads=2)
+    niceness = partial(os.getpriority, os.PRIO_PROCESS, 0)  # of the calling thread
+    try:
+        assert await hasher._in_thread(niceness) == min(19, niceness() + 10)
+    finally:
+        hasher.close()
 
 
 async def test_nobody_takes_as_long_as_somebody() -> None:

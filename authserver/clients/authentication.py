@@ -47,7 +47,7 @@ class Clients:
         self._cache_seconds = settings.client_cache_seconds
         # Only clients that exist are kept, so rubbish cannot push anybody out.
         self._kept: Recent[str, _Kept] = Recent(_CACHE_SIZE)
-        self._asking: dict[str, asyncio.Task[Client | None]] = {}
+        self._asking: dict[str, asyncio.Task[_Kept | None]] = {}
         self._nobody = self.hash_secret(secrets.token_urlsafe())
 
     def hash_secret(self, secret: str) -> str:
@@ -66,30 +66,34 @@ class Clients:
         kept = self._kept.get(client_id) if briefly_cached else None
         if kept is not None:
             is_proven = secret is not None and kept.proven is not None and opaque.same(secret, kept.proven)
-            if monotonic() < kept.asked_at + self._cache_seconds:
-                if is_proven or self._proves(kept.client, secret):
-                    kept.proven = secret
-                    return kept.client
+            if monotonic() >= kept.asked_at + self._cache_seconds:
+                kept = await self._find_shared(client_id) if is_proven else None
             elif is_proven:
-                client = await self._find_shared(client_id)
-                return client if self._proves(client, secret) else None
+                return kept.client
+            if kept is not None and self._proves(kept, secret):
+                return kept.client
         # Also after a wrong secret for a client that we know: it may be new, and guessing must not be quicker here.
-        client = await self._find(client_id)
-        return client if self._proves(client, secret) else None
+        kept = await self._find(client_id)
+        return kept.client if self._proves(kept, secret) and kept is not None else None
 
     async def is_active(self, client_id: str) -> bool:
         """Tell whether there is such a client, and it has not been switched off, at this moment."""
-        client = await self._find(client_id)
-        return client is not None and client.is_active
+        kept = await self._find(client_id)
+        return kept is not None and kept.client.is_active
 
-    def _proves(self, client: Client | None, secret: str | None) -> bool:
-        expected = self._nobody if client is None or client.secret_hash is None else client.secret_hash
+    def _proves(self, kept: _Kept | None, secret: str | None) -> bool:
+        """Compare, also where there is nothing to compare with, and remember a secret that is right."""
+        expected = self._nobody if kept is None or kept.client.secret_hash is None else kept.client.secret_hash
         is_right = opaque.same(expected, self.hash_secret(secret or ""))
-        if client is None or not client.is_active:
+        if kept is None or not kept.client.is_active:
             return False
-        return secret is None if client.is_public else is_right
+        if kept.client.is_public:
+            return secret is None
+        if is_right:
+            kept.proven = secret
+        return is_right
 
-    async def _find_shared(self, client_id: str) -> Client | None:
+    async def _find_shared(self, client_id: str) -> _Kept | None:
         """Ask the database once for all requests of a client that was good a moment ago."""
         asking = self._asking.get(client_id)
         if asking is None:
@@ -98,12 +102,12 @@ class Clients:
         await asyncio.wait([asking])  # who goes away must not take the question with him
         return asking.result()
 
-    async def _find(self, client_id: str) -> Client | None:
+    async def _find(self, client_id: str) -> _Kept | None:
         asked_at = monotonic()
         row = await self._db.ask(_FIND, {"this": client_id})
         if row is None:
             self._kept.forget(client_id)
             return None
-        client = Client(**row)
-        self._kept.put(client_id, _Kept(client, asked_at))
-        return client
+        kept = _Kept(Client(**row), asked_at)
+        self._kept.put(client_id, kept)
+        return kept

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import logging
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -23,6 +24,8 @@ log = logging.getLogger(__name__)
 
 Answer = TypeVar("Answer")
 _SALT_BYTES, _HASH_BYTES = 16, 32
+_NICENESS = 10
+"""Of the threads that hash (nice(2)): a tenth of a core when there is something else to do."""
 
 
 class Hasher:
@@ -41,7 +44,7 @@ class Hasher:
         self._nobodys_hash = _matches_nothing(self._argon2)
         self._threads = settings.argon2_threads or max(1, _cores() // settings.workers)
         self._capacity = self._threads + settings.argon2_queue
-        self._executor = ThreadPoolExecutor(self._threads, thread_name_prefix="argon2")
+        self._executor = ThreadPoolExecutor(self._threads, thread_name_prefix="argon2", initializer=_step_back)
         self._lock = threading.Lock()
         self._admitted = 0
         self._seconds = 0.0
@@ -134,6 +137,12 @@ def _matches_nothing(hasher: argon2.PasswordHasher) -> str:
     )
     costs = f"m={hasher.memory_cost},t={hasher.time_cost},p={hasher.parallelism}"
     return f"$argon2id$v=19${costs}${salt}${digest}"
+
+
+def _step_back() -> None:
+    """Let everything else of the machine go before this thread: who signs in waits anyway, who introspects must not."""
+    if sys.platform == "linux":  # elsewhere a thread has no priority of its own
+        os.nice(_NICENESS)
 
 
 def _cores() -> int:
