@@ -41,11 +41,9 @@ async def authenticate(request: Request, *, scope: str | None = None) -> Caller:
     requests.note(client_id=claims.client_id, user_id=claims.subject, session_id=claims.session_id)
     if await parts.denylist.is_revoked(claims.jti, claims.session_id):
         raise invalid_token()
-    try:
-        user_id = UUID(claims.subject)
-    except ValueError:  # a client acting for itself
-        raise invalid_token() from None
-    user = await finding.by_id(parts.db, user_id)
+    if claims.username is None:  # a client acting for itself: its name must not pass for a user's (RFC 9068 §5)
+        raise invalid_token()
+    user = await finding.by_id(parts.db, UUID(claims.subject))
     if user is None or not user.is_active:
         raise invalid_token()
     if scope is not None and scope not in claims.scopes:

@@ -109,8 +109,9 @@ async def disable(services: "Services", client_id: ClientId) -> Answer:
     which = UserSession.client_id == client_id
     ended = await ending.end(services, which, because="client disabled")
     async with services.denylist.revoking() as tx:
-        client = await _locked(tx, client_id)
+        client = await locked(tx, client_id)
         registration.set_active(tx, client, is_active=False)
+        await services.sessions.end_own(tx, client)
         ended += await ending.end_rest(services, tx, which, because="client disabled")
     return Answer(
         {**_described(client), "sessions_ended": ended}, f"Client {client_id} is disabled; {ended} sessions ended."
@@ -124,7 +125,7 @@ async def enable(services: "Services", client_id: ClientId) -> Answer:
     from authserver.clients import registration
 
     async with services.db.write() as tx:
-        client = await _locked(tx, client_id)
+        client = await locked(tx, client_id)
         registration.set_active(tx, client, is_active=True)
     return Answer(_described(client), f"Client {client_id} is enabled.")
 
@@ -142,8 +143,9 @@ async def delete(services: "Services", client_id: ClientId, yes: terminal.Yes = 
     which = UserSession.client_id == client_id
     ended = await ending.end(services, which, because="client deleted")
     async with services.denylist.revoking() as tx:
-        client = await _locked(tx, client_id)
+        client = await locked(tx, client_id)
         ended += await ending.end_rest(services, tx, which, because="client deleted")
+        await services.sessions.end_own(tx, client)
         await registration.delete(tx, client)
     return Answer(
         {"client_id": client_id, "deleted": True, "sessions_ended": ended},
@@ -158,7 +160,8 @@ async def find(tx: "AsyncSession", client_id: str) -> "Client":
     return _known(await registration.find(tx, client_id), client_id)
 
 
-async def _locked(tx: "AsyncSession", client_id: str) -> "Client":
+async def locked(tx: "AsyncSession", client_id: str) -> "Client":
+    """Return the client of a client_id, locked until the transaction ends; NotFound."""
     from authserver.clients import registration
 
     return _known(await registration.locked(tx, client_id), client_id)

@@ -63,7 +63,9 @@ async def revoke(services: "Services", user: OfUser = None, client: OfClient = N
         which = await _which(tx, user, client, session)
         of_user = (await users.find(tx, user)).id if user is not None else None
     revoked = await ending.end(services, *which, because="revoked by operator")
-    async with services.db.write() as tx:
+    async with services.denylist.revoking() as tx:
+        if client is not None and user is None and session is None:
+            await services.sessions.end_own(tx, await clients.locked(tx, client))
         audit.record(tx, "sessions_revoked", user_id=of_user, client_id=client, session_id=session, sessions=revoked)
     return Answer({"revoked": revoked}, f"{revoked} sessions ended.")
 

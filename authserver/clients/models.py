@@ -1,6 +1,7 @@
 """The table of applications and resource servers (RFC 6749 §2)."""
 
 from datetime import datetime
+from uuid import UUID, uuid4
 
 from sqlalchemy import JSON, String
 from sqlalchemy.orm import Mapped, mapped_column
@@ -27,6 +28,8 @@ class Client(Base):
     may_introspect: Mapped[bool] = mapped_column(default=False)
     """May see every token, not only its own and those made for it."""
     is_active: Mapped[bool] = mapped_column(default=True)
+    own_session_id: Mapped[UUID] = mapped_column(default=uuid4)
+    """The `sid` of the tokens that it gets for itself; another one after they were ended (sessions.end_own)."""
     created_at: Mapped[datetime] = mapped_column(UTCDateTime, default=clock.now)
     updated_at: Mapped[datetime] = mapped_column(UTCDateTime, default=clock.now, onupdate=clock.now)
 

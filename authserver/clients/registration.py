@@ -16,7 +16,7 @@ from authserver.errors import Fault, InvalidInput
 from authserver.text import is_clean
 
 DEFAULT_SCOPES = ("openid", "profile", "email")
-KNOWN_GRANTS = ("password", "refresh_token")
+KNOWN_GRANTS = ("client_credentials", "password", "refresh_token")
 """What a client may be given; oauth/grants has a function for each."""
 _SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")  # scope-token of RFC 6749 §3.3
 _MAX_SCOPE_CHARACTERS = 1000
@@ -113,6 +113,8 @@ def _faults(new: NewClient) -> list[Fault]:
         faults.append(Fault("/audience", "An audience has 1 to 255 characters, no control characters."))
     if not all(_is_redirect_uri(uri) for uri in new.redirect_uris):
         faults.append(Fault("/redirect_uris", "A redirect URI is absolute and has no fragment (RFC 6749 §3.1.2)."))
+    if new.is_public and "client_credentials" in new.grants:
+        faults.append(Fault("/grants", "Only a client with a secret can act for itself (RFC 6749 §4.4)."))
     if new.is_public and new.may_introspect:
         faults.append(Fault("/introspect", "Only a client with a secret can introspect."))
     return faults

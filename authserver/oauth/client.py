@@ -35,7 +35,7 @@ async def asked(request: Request, services: Services) -> Asked | Refusal:
     requests.note(client_id=credentials.client_id)
     ip = request.scope["client"] and request.scope["client"][0]
     # A client that is switched off has no sessions left, so only what begins one must know it as it is this moment.
-    begins_session = form.get("grant_type", "refresh_token") != "refresh_token"
+    begins_session = form.get("grant_type", "refresh_token") not in {"refresh_token", "client_credentials"}
     client = await services.clients.authenticate(credentials, briefly_cached=not begins_session)
     if client is None:
         # Only wrong secrets are held back: a right one has 256 bits and needs no protection from a neighbour's guesses.

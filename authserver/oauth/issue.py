@@ -12,11 +12,12 @@ from authserver.sessions.lifecycle import SignIn
 
 def token_response(services: Services, client: Client, sign_in: SignIn, scope: str) -> Response:
     """Sign the access token of a session and return the answer; call it when the session's row is committed."""
-    requests.note(user_id=str(sign_in.user_id), session_id=str(sign_in.session_id))
+    user_id = None if sign_in.user_id is None else str(sign_in.user_id)
+    requests.note(user_id=user_id, session_id=str(sign_in.session_id))
     token = services.access_tokens.issue(
         jti=sign_in.jti,
         expires_at=sign_in.access_expires_at,
-        subject=str(sign_in.user_id),
+        subject=user_id or client.id,
         client_id=client.id,
         scope=scope,
         audience=client.audience,

@@ -67,6 +67,10 @@ _FORM_EXAMPLES: dict[str, Schema] = {
             "summary": "Refresh",
             "value": {"grant_type": "refresh_token", "refresh_token": _REFRESH},
         },
+        "client_credentials": {
+            "summary": "Act for oneself",
+            "value": {"grant_type": "client_credentials", "scope": "reports:read"},
+        },
     },
     "introspect": {"token": {"summary": "An access token", "value": {"token": _JWT}}},
     "revoke": {"token": {"summary": "Sign out", "value": {"token": _REFRESH}}},

@@ -49,8 +49,9 @@ class SignIn:
     """What a token response is made from: the session as it is after `start` or `rotate`."""
 
     session_id: UUID
-    user_id: UUID
-    username: str
+    user_id: UUID | None
+    """None: a client acts for itself."""
+    username: str | None
     scope: str
     jti: str
     """Of the access token to be signed."""
@@ -83,6 +84,7 @@ class Sessions:
         self._access_life = timedelta(seconds=settings.access_token_seconds)
         self._idle_life = timedelta(seconds=settings.refresh_token_idle_seconds)
         self._max_life = timedelta(seconds=settings.session_max_seconds)
+        self._client_memory = timedelta(seconds=settings.client_cache_seconds)
         self._retry_window = timedelta(seconds=settings.refresh_retry_seconds)
         self._key = opaque.derived_key(settings.secret_key.get_secret_value(), "refresh tokens")
         self._denylist = denylist
@@ -266,6 +268,15 @@ class Sessions:
         ended = [row for row in rows if row.revoked_at == now]
         metrics.SESSIONS_REVOKED.labels(because).inc(len(ended))
         return sum(row.expires_at > now for row in ended)
+
+    async def end_own(self, tx: AsyncSession, client: Client) -> None:
+        """End what a client got for itself (client_credentials), and what it may still get from a node's short memory.
+
+        `tx` comes from `denylist.revoking()`, the client is locked in it. What it gets later is good again.
+        """
+        last_exp = clock.now() + self._client_memory + self._access_life
+        await self._denylist.deny(tx, {session_entry(client.own_session_id): last_exp})
+        client.own_session_id = uuid4()
 
     async def prune(self, tx: AsyncSession, limit: int) -> int:
         """Delete at most `limit` sessions that ended long enough ago for all their tokens to be dead."""

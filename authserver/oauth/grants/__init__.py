@@ -6,10 +6,15 @@ from starlette.responses import Response
 
 from authserver.oauth.client import Asked
 from authserver.oauth.errors import Refusal
+from authserver.oauth.grants.client_credentials import client_credentials
 from authserver.oauth.grants.password import password
 from authserver.oauth.grants.refresh_token import refresh_token
 from authserver.services import Services
 
 Grant = Callable[[Services, Asked], Awaitable[Response | Refusal]]
 
-GRANTS: dict[str, Grant] = {"password": password, "refresh_token": refresh_token}
+GRANTS: dict[str, Grant] = {
+    "client_credentials": client_credentials,
+    "password": password,
+    "refresh_token": refresh_token,
+}
