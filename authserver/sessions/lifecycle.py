@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, case, delete, func, or_, select, update
+from sqlalchemy import ColumnElement, and_, case, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from authserver import audit, clock, opaque
@@ -249,14 +249,6 @@ class Sessions:
         ended = [row for row in rows if row.revoked_at == now]
         metrics.SESSIONS_REVOKED.labels(because).inc(len(ended))
         return sum(row.expires_at > now for row in ended)
-
-    async def prune(self, tx: AsyncSession, limit: int) -> int:
-        """Delete at most `limit` sessions that ended long enough ago for all their tokens to be dead."""
-        now = clock.now()
-        over = or_(UserSession.expires_at < now, UserSession.revoked_at.is_not(None))
-        old = select(UserSession.id).where(over, UserSession.tokens_expire_at < now).limit(limit)
-        result = await tx.execute(delete(UserSession).where(UserSession.id.in_(old)))
-        return result.rowcount  # type: ignore[attr-defined, no-any-return]
 
 
 def _is_alive(now: datetime) -> ColumnElement[bool]:
