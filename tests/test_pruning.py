@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 from uuid import uuid4
 
 import httpx
@@ -64,6 +64,11 @@ async def app(own: Settings) -> AsyncIterator[FastAPI]:
     """An application on that database, which `client`, `new_client` and `new_user` then use too."""
     async with application.running(own) as app:
         yield app
+
+
+@pytest.fixture
+def services(app: FastAPI) -> Services:
+    return cast("Services", app.state.services)
 
 
 async def fill(house: Services, age: timedelta, how_many: int) -> None:
@@ -286,7 +291,7 @@ async def test_who_does_not_get_the_lock_goes_on(house: Services) -> None:
 async def test_many_that_prune_at_a_time_delete_each_row_once(own: Settings) -> None:
     async with AsyncExitStack() as stack:
         houses = [await stack.enter_async_context(Services.open(own)) for _ in range(3)]
-        await fill(houses[0], timedelta(days=1000), how_many=200)
+        await fill(houses[0], timedelta(days=1000), how_many=60)
         for house in houses:
             house.pruner._batch_rows = 7
         runs = await asyncio.gather(*(prune(house) for house in houses), return_exceptions=True)
