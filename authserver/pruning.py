@@ -72,8 +72,8 @@ class Rows:
             found.append(self.only)
         return found
 
-    def oldest(self, moment: datetime) -> Select[Any]:
-        """Ask for the date of the row that could have gone first."""
+    def first(self, moment: datetime) -> Select[Any]:
+        """Ask for the date of the one that goes first, if there is any."""
         return select(self.by).where(*self.over_at(moment)).order_by(self.by).limit(literal_column("1"))
 
     def batch(self, moment: datetime, at_most: int, since: datetime | None) -> ReturningDelete[Any]:
@@ -142,16 +142,12 @@ class Pruner:
         metrics.PRUNING_RUN_SECONDS.set(monotonic() - began)
         metrics.PRUNING_SUCCEEDED_AT.set_to_current_time()
 
-    async def late(self, by: timedelta) -> dict[str, datetime]:
-        """Return the kinds of which there are rows that should have gone so long ago, each with its oldest date."""
-        found: dict[str, datetime] = {}
+    async def late(self, by: timedelta) -> list[str]:
+        """Return the kinds of which there are rows that should have gone so long ago."""
         async with self._db.read() as tx:
             moment = await self._db.now(tx) - self._grace - by
-            for rows in self._over:
-                oldest = await tx.scalar(rows.oldest(moment))
-                if oldest is not None:
-                    found.setdefault(rows.kind, oldest)
-        return found
+            found = [rows.kind for rows in self._over if await tx.scalar(rows.first(moment)) is not None]
+        return list(dict.fromkeys(found))
 
     async def _prune(self, rows: Rows, told: Told) -> None:
         since: datetime | None = None
