@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import JSON, String, delete, select
+from sqlalchemy import JSON, String
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -44,10 +44,3 @@ def record(
     tx.add(AuditEvent(event=event, user_id=user_id, client_id=client_id, session_id=session_id, ip=ip, details=details))
     extra = {"client_id": client_id, "user_id": user_id and str(user_id), "session_id": session_id and str(session_id)}
     log.info(event, extra={"audit": True, "ip": ip, **extra, **details})
-
-
-async def prune(tx: AsyncSession, older_than: datetime, limit: int) -> int:
-    """Delete at most `limit` events from before a date; return how many."""
-    old = select(AuditEvent.id).where(AuditEvent.at < older_than).limit(limit)
-    deleted = await tx.execute(delete(AuditEvent).where(AuditEvent.id.in_(old)))
-    return int(deleted.rowcount)  # type: ignore[attr-defined]

@@ -12,13 +12,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 import asyncpg
-from sqlalchemy import DateTime, Dialect, MetaData, TypeDecorator, event, text
+from sqlalchemy import DateTime, Dialect, MetaData, TypeDecorator, event, func, select, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DataError, DBAPIError, DisconnectionError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase
 
+from authserver import clock
 from authserver.breaker import Breaker
 from authserver.errors import Busy, StoreUnavailable
 from authserver.settings import Settings
@@ -185,6 +186,22 @@ class Database:
         if not self.is_sqlite:
             function = "pg_advisory_xact_lock_shared" if shared else "pg_advisory_xact_lock"
             await tx.execute(text(f"SELECT {function}(hashtextextended(:name, 0))"), {"name": name})
+
+    async def try_lock(self, tx: AsyncSession, name: str) -> bool:
+        """Take the lock of that name until the transaction ends; False, at once, if another one has it.
+
+        On SQLite a writing transaction is alone anyway.
+        """
+        if self.is_sqlite:
+            return True
+        lock = text("SELECT pg_try_advisory_xact_lock(hashtextextended(:name, 0))")
+        return bool(await tx.scalar(lock, {"name": name}))
+
+    async def now(self, tx: AsyncSession) -> datetime:
+        """Return the database's time, the same for all nodes; on SQLite that is this machine's."""
+        if self.is_sqlite:
+            return clock.now()
+        return (await tx.scalars(select(func.now()))).one()
 
     async def ping(self) -> None:
         """Ask the database for a sign of life, past the breaker; one of `FAILURES` if there is none."""

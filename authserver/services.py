@@ -11,6 +11,7 @@ from starlette.requests import HTTPConnection
 from authserver.clients.authentication import Clients
 from authserver.db import Database
 from authserver.keys.keyring import Keyring
+from authserver.pruning import Pruner
 from authserver.redis import Redis
 from authserver.sessions.lifecycle import Sessions
 from authserver.settings import Settings
@@ -34,6 +35,7 @@ class Services:
     access_tokens: AccessTokens
     denylist: Denylist
     sessions: Sessions
+    pruner: Pruner
 
     @classmethod
     def build(cls, settings: Settings) -> Self:
@@ -52,6 +54,7 @@ class Services:
             access_tokens=AccessTokens(settings, keyring),
             denylist=denylist,
             sessions=Sessions(settings, db, denylist),
+            pruner=Pruner(settings, db, denylist),
         )
 
     @classmethod
@@ -74,6 +77,7 @@ class Services:
                 ("watch redis", self.redis.watch()),
                 ("watch keys", self.keyring.watch()),
                 ("watch denylist", self.denylist.watch()),
+                ("prune", self.pruner.watch()),
             )
         ]
         try:

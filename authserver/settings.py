@@ -62,6 +62,13 @@ class Settings(BaseSettings):
     jwks_max_age_seconds: int = Field(300, ge=0, description="How long others may keep our public keys.")
     audit_retention_seconds: int = Field(400 * 86_400, ge=86_400)
 
+    # Pruning
+    prune_enabled: bool = Field(True, description="The server deletes by itself what is over.")
+    prune_interval_seconds: float = Field(300.0, gt=0, description="Between two runs of a process, more or less.")
+    prune_grace_seconds: int = Field(3600, ge=120, description="What is over stays so long: clocks may be behind.")
+    prune_batch_rows: int = Field(500, ge=1, le=5000, description="Rows that a transaction deletes.")
+    prune_pause_seconds: float = Field(0.1, ge=0, description="Between two batches, at least.")
+
     # Passwords
     password_min_length: int = Field(15, ge=8, le=64, description="Characters.")
     password_max_length: int = Field(256, ge=64, le=1024, description="Characters.")

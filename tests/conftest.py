@@ -73,13 +73,14 @@ def backend(request: pytest.FixtureRequest) -> Backend:
 
 @pytest.fixture(scope="session")
 async def settings(backend: Backend, databases: Stores) -> Settings:
-    """The settings that most tests run with: nothing throttles, hashing costs next to nothing."""
+    """The settings that most tests run with: nothing throttles or prunes, hashing costs next to nothing."""
     return Settings(
         _env_file=None,
         issuer=application.ISSUER,
         database_url=await databases.new_database(backend),
         redis_url=databases.redis_url(backend),
         throttle_enabled=False,
+        prune_enabled=False,
         argon2_memory_kib=8,
         argon2_time_cost=1,
     )
@@ -143,6 +144,7 @@ async def serve(settings: Settings, tmp_path: Path) -> AsyncIterator[Callable[..
         "database_url": settings.database_url.get_secret_value(),
         "redis_url": settings.redis_url.get_secret_value(),
         "throttle_enabled": settings.throttle_enabled,
+        "prune_enabled": settings.prune_enabled,
         "argon2_memory_kib": settings.argon2_memory_kib,
         "argon2_time_cost": settings.argon2_time_cost,
     }

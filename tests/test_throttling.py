@@ -10,7 +10,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 from freezegun import freeze_time
-from sqlalchemy import func, select, update
+from sqlalchemy import func, select
 
 from authserver import clock, throttle
 from authserver.errors import Busy, StoreUnavailable, TooManyAttempts
@@ -18,8 +18,8 @@ from authserver.redis import Redis
 from authserver.services import Services
 from authserver.settings import Settings
 from authserver.throttle import CLIENT_SECRETS, Throttle, address_key
-from authserver.users import accounts, attempts
-from authserver.users.models import AccountAttempts, KnownAddress
+from authserver.users import accounts
+from authserver.users.models import AccountAttempts
 from tests.application import client_of
 from tests.factories import PASSWORD, App, NewClient, NewUser, Person, bearer, sign_in
 from tests.servers import LOOPBACK, free_port
@@ -427,34 +427,3 @@ async def test_the_memory_for_counters_is_bounded(monkeypatch: pytest.MonkeyPatc
 )
 def test_an_ipv6_customer_is_one_address(ip: str | None, key: str) -> None:
     assert address_key(ip) == key
-
-
-async def test_counters_that_no_longer_count_are_deleted(
-    app_with: AppWith, new_client: NewClient, new_user: NewUser
-) -> None:
-    node = await app_with(**PATIENT)
-    parts: Services = node.state.services
-    app, users = await new_client(), [await new_user() for _ in range(3)]
-    async with client_of(node, an_address()) as client:
-        for user in users:
-            assert (await sign_in(client, app, user)).status_code == 200
-            await guess(client, app, user, 2)
-    long_ago = clock.now() - timedelta(days=31)
-    async with parts.db.write() as tx:
-        old = KnownAddress.user_id.in_([user.id for user in users[:2]])
-        await tx.execute(update(KnownAddress).where(old).values(last_success_at=long_ago))
-        keys = [attempts._key(user.id, "") for user in users]
-        await tx.execute(update(AccountAttempts).where(AccountAttempts.key.in_(keys)).values(updated_at=long_ago))
-
-    async def left() -> tuple[int, int]:
-        async with parts.db.read() as tx:
-            counters = select(func.count()).where(AccountAttempts.key.in_(keys))
-            addresses = select(func.count()).where(KnownAddress.user_id.in_([user.id for user in users]))
-            return await tx.scalar(counters) or 0, await tx.scalar(addresses) or 0
-
-    assert await left() == (3, 3)
-    async with parts.db.write() as tx:
-        assert await attempts.prune(tx, parts.settings, 1) == 2
-    async with parts.db.write() as tx:
-        await attempts.prune(tx, parts.settings, 1000)
-    assert await left() == (0, 1)

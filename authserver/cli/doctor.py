@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _SLOW_HASH_MS = 250
 _SKEW = timedelta(seconds=2)
 """Tokens bear a minute; but the clocks of two machines that keep time differ by milliseconds."""
+_LATE = timedelta(days=1)
 _OWASP_KIB_PASSES = 19_456 * 2
 
 
@@ -40,7 +41,7 @@ class Check:
 
 @plain_command
 def doctor() -> Answer:
-    """Check settings, database, Redis, keys, clock and hashing; exit status 1 if something is broken."""
+    """Check settings, database, Redis, keys, clock, hashing and pruning; exit status 1 if something is broken."""
     try:
         settings = command.load_settings()
     except AuthserverError as unusable:
@@ -58,6 +59,7 @@ async def _look(settings: "Settings") -> list[Check]:
         "keys": _keys,
         "redis": _redis,
         "hashing": _hashing,
+        "pruning": _pruning,
     }
     found = []
     async with Services.open(settings) as services:
@@ -167,6 +169,14 @@ async def _hashing(services: "Services") -> Check:
     if memory * passes < _OWASP_KIB_PASSES:
         return Check("hashing", "warning", f"{detail}: weaker than the default")
     return Check("hashing", "warning" if milliseconds > _SLOW_HASH_MS else "ok", detail)
+
+
+async def _pruning(services: "Services") -> Check:
+    late = await services.pruner.late(_LATE)
+    if late:
+        detail = f"over for more than a day and still there: {', '.join(late)}; no server runs with PRUNE_ENABLED?"
+        return Check("pruning", "warning", detail)
+    return Check("pruning", "ok", "nothing that is over has waited for a day")
 
 
 def _answer(checks: list[Check]) -> Answer:

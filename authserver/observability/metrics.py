@@ -21,6 +21,8 @@ DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 OTHER_METHOD = "other"
 
+Workers = Literal["livesum", "livemax", "livemin", "livemostrecent"]
+
 prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
 REGISTRY = CollectorRegistry()
 
@@ -29,9 +31,7 @@ def _counter(name: str, help_text: str, *labels: str) -> Counter:
     return Counter(f"authserver_{name}", help_text, labels, registry=REGISTRY)
 
 
-def _gauge(
-    name: str, help_text: str, *labels: str, workers: Literal["livesum", "livemax", "livemin"] = "livesum"
-) -> Gauge:
+def _gauge(name: str, help_text: str, *labels: str, workers: Workers = "livesum") -> Gauge:
     """Make a gauge; `workers` says how the values of several worker processes become one."""
     return Gauge(f"authserver_{name}", help_text, labels, registry=REGISTRY, multiprocess_mode=workers)
 
@@ -72,6 +72,14 @@ BREAKER_OPENINGS = _counter("breaker_openings_total", "Times that a breaker open
 HASHES_QUEUED = _gauge("hashes_queued", "Passwords waiting to be hashed.")
 HASHES_RUNNING = _gauge("hashes_running", "Passwords being hashed.")
 HASH_SECONDS = _seconds("hash_duration", "Time to hash one password, without the wait.")
+
+PRUNED = _counter("pruned_total", "Rows, and entries in Redis, deleted because they were over.", "kind")
+PRUNING_SUCCEEDED_AT = _gauge(
+    "pruning_last_success_timestamp_seconds", "When a run last deleted all that is over.", workers="livemax"
+)
+PRUNING_RUN_SECONDS = _gauge(
+    "pruning_last_run_seconds", "How long that run took, its rests included.", workers="livemostrecent"
+)
 
 THROTTLED = _counter("throttled_total", "Requests refused with 429.", "kind")
 DATABASE_CONNECTIONS = _gauge("database_connections_in_use", "Connections taken from the pool.")

@@ -20,7 +20,6 @@ from sqlalchemy import (
     and_,
     bindparam,
     case,
-    delete,
     func,
     insert,
     literal,
@@ -277,14 +276,6 @@ class Sessions:
         last_exp = clock.now() + self._client_memory + self._access_life
         await self._denylist.deny(tx, {session_entry(client.own_session_id): last_exp})
         client.own_session_id = uuid4()
-
-    async def prune(self, tx: AsyncSession, limit: int) -> int:
-        """Delete at most `limit` sessions that ended long enough ago for all their tokens to be dead."""
-        now = clock.now()
-        over = or_(UserSession.expires_at < now, UserSession.revoked_at.is_not(None))
-        old = select(UserSession.id).where(over, UserSession.tokens_expire_at < now).limit(limit)
-        result = await tx.execute(delete(UserSession).where(UserSession.id.in_(old)))
-        return result.rowcount  # type: ignore[attr-defined, no-any-return]
 
 
 def _is_alive(now: datetime | BindParameter[datetime]) -> ColumnElement[bool]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from time import monotonic
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -323,19 +323,9 @@ class Denylist:
 
     # ── forget ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def prune(self, tx: AsyncSession, limit: int) -> int:
-        """Delete at most `limit` entries whose tokens are long dead, by the database's clock; return how many."""
-        old = select(DenylistEntry.number).where(DenylistEntry.forget_at < func.now()).limit(limit)
-        result = await tx.execute(delete(DenylistEntry).where(DenylistEntry.number.in_(old)))
-        return result.rowcount  # type: ignore[attr-defined, no-any-return]
-
-    async def prune_redis(self) -> int:
-        """Delete from the copy what may be forgotten, by the database's clock; return how many."""
-        if self._copy is None:
-            return 0
-        async with self._db.read() as tx:
-            now = await tx.scalar(select(func.extract("epoch", func.now())))
-        return await self._copy.forget(float(now or 0))
+    async def prune_redis(self, until: datetime, at_most: int) -> int:
+        """Delete from the copy some of what could be forgotten at a moment (of the database's); return how many."""
+        return await self._copy.forget(until.timestamp(), at_most) if self._copy is not None else 0
 
     async def close(self) -> None:
         """Close the connection to Redis."""

@@ -15,7 +15,7 @@ from math import ceil
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, case, delete, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, case, or_, select, update
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -25,7 +25,7 @@ from authserver.errors import TooManyAttempts
 from authserver.settings import Settings
 from authserver.users.models import AccountAttempts, KnownAddress
 
-_KNOWN_FOR = timedelta(days=30)
+KNOWN_FOR = timedelta(days=30)
 _SETTLED_AFTER = timedelta(minutes=5)
 """No password waits so long to be hashed."""
 _NEVER = datetime(1970, 1, 1, tzinfo=UTC)
@@ -120,24 +120,12 @@ async def forget(tx: AsyncSession, user_id: UUID) -> None:
     await tx.execute(update(KnownAddress).where(known).values(failures=0, blocked_until=_NEVER))
 
 
-async def prune(tx: AsyncSession, settings: Settings, limit: int) -> int:
-    """Delete at most `limit` counters of each kind that no longer count; return how many."""
-    now = clock.now()
-    over = AccountAttempts.updated_at <= now - _lock(settings)
-    counters = select(AccountAttempts.key).where(over, AccountAttempts.blocked_until <= now).limit(limit)
-    deleted = await tx.execute(delete(AccountAttempts).where(AccountAttempts.key.in_(counters)))
-    address = (KnownAddress.user_id, KnownAddress.address)
-    unused = select(*address).where(KnownAddress.last_success_at <= now - _KNOWN_FOR).limit(limit)
-    forgotten = await tx.execute(delete(KnownAddress).where(tuple_(*address).in_(unused)))
-    return int(deleted.rowcount + forgotten.rowcount)  # type: ignore[attr-defined]
-
-
 async def _known(tx: AsyncSession, user_id: UUID | None, address: str, now: datetime) -> KnownAddress | None:
     """Return the row of an address that is the user's own; asks for nobody's too, which takes as long."""
     query = select(KnownAddress).where(
         KnownAddress.user_id == user_id,
         KnownAddress.address == address,
-        KnownAddress.last_success_at > now - _KNOWN_FOR,
+        KnownAddress.last_success_at > now - KNOWN_FOR,
     )
     return (await tx.scalars(query)).one_or_none()
 

@@ -19,7 +19,7 @@ PRODUCTION = {
     "argon2_memory_kib": 19_456,
     "argon2_time_cost": 2,
 }
-ALL = ["settings", "database", "migrations", "clock", "keys", "redis", "hashing"]
+ALL = ["settings", "database", "migrations", "clock", "keys", "redis", "hashing", "pruning"]
 
 
 async def look(run: Run, **changes: Any) -> dict[str, dict[str, Any]]:
@@ -61,7 +61,7 @@ async def test_people_get_a_table_and_one_line_about_what_is_broken(
     run: Run, databases: Stores, backend: Backend
 ) -> None:
     done = await run("doctor", database_url=await databases.empty_database(backend))
-    assert done.why == "Broken: migrations, keys."
+    assert done.why == "Broken: migrations, keys, pruning."
     assert "migrations\tbroken\tat no revision" in done.stdout
 
 
@@ -92,7 +92,7 @@ async def test_stores_that_are_down_are_broken(run: Run) -> None:
     database_url = f"postgresql+asyncpg://{LOOPBACK}:{free_port()}/none"
     checks = await look(run, database_url=database_url, redis_url=f"redis://{LOOPBACK}:{free_port()}")
     broken = [name for name, check in checks.items() if not check["ok"]]
-    assert broken == ["database", "migrations", "clock", "keys", "redis"]
+    assert broken == ["database", "migrations", "clock", "keys", "redis", "pruning"]
 
 
 @pytest.mark.parametrize("backend", ["sqlite"], indirect=True, scope="session")
@@ -113,6 +113,16 @@ async def test_a_clock_that_is_wrong_is_worth_a_warning(
     seen, unit, direction, *_ = check["detail"].split()
     assert (unit, direction) == ("s", "ahead" if seconds > 0 else "behind")
     assert float(seen) == pytest.approx(5, abs=1)
+
+
+async def test_what_should_have_gone_long_ago_is_worth_a_warning(run: Run, url: str) -> None:
+    assert (await look(run, database_url=url))["pruning"]["state"] == "ok"
+    for entry, forget_at in (("j:old", "2020-01-01 00:00:00"), ("j:new", "2100-01-01 00:00:00")):
+        await execute(url, f"INSERT INTO denylist_entries (entry, forget_at) VALUES ('{entry}', '{forget_at}')")
+    check = (await look(run, database_url=url))["pruning"]
+    assert (check["state"], "denylist_entries" in check["detail"]) == ("warning", True)
+    await run("prune", database_url=url)
+    assert (await look(run, database_url=url))["pruning"]["state"] == "ok"
 
 
 async def test_a_database_of_a_newer_version_is_worth_a_warning(run: Run, url: str) -> None:
