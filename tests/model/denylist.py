@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from authserver.tokens import protocol
 from authserver.tokens.protocol import Distrust, Duty, Finding, State, Verdict
 from tests.model.world import (
+    ANOTHER,
     ENTRY,
     Late,
     Node,
@@ -66,8 +67,8 @@ class Model:
     nodes: int = 2
     revokes: bool = True
     machinery: Machinery = Machinery()
-    slowest_poll: int = 0
-    """In ticks. A reply that is older than a lease changes nothing."""
+    memory: int = 0
+    """Ticks for which leases that have run out and replies that are too old are kept; by the rules they are nothing."""
 
     @property
     def long_ago(self) -> int:
@@ -96,7 +97,7 @@ class Model:
         if not world.is_committed:
             return "S1" if world.is_acknowledged else "S3"
         looks = ((node, process) for node in world.nodes for process in world.processes())
-        if any(_verdict(node, process, self) is Verdict.LIVE for node, process in looks):
+        if any(_verdict(self, node, process, ENTRY) is Verdict.LIVE for node, process in looks):
             return "S1" if world.is_acknowledged else "S2"
         return None
 
@@ -124,11 +125,11 @@ def _settled(world: World) -> World:
     return world if nodes == world.nodes else world._replace(nodes=nodes)
 
 
-def _verdict(node: Node, process: Process, model: Model) -> Verdict:
-    """One look of a node at a process."""
+def _verdict(model: Model, node: Node, process: Process, entry: str) -> Verdict:
+    """One look of a node at a process, for one token."""
     found = {member for member in (process.marker, process.has_entry and ENTRY) if member}
     is_asked = process.is_master or not model.machinery.asks_for_the_role
-    return protocol.judge((ENTRY,), found, process.run if is_asked else "", node.lease, 0)
+    return protocol.judge((entry,), found, process.run if is_asked else "", node.lease, 0)
 
 
 def _distrust(world: World, suspect: State) -> World:
@@ -146,8 +147,8 @@ def tick(model: Model, world: World) -> Steps:
     def node(before: Node) -> Node:
         lease = before.lease._replace(until=before.lease.until - 1)
         poll = before.poll and before.poll._replace(asked_at=before.poll.asked_at - 1)
-        is_old = poll is not None and poll.asked_at <= -max(model.lease, model.slowest_poll)
-        return Node(lease if lease.until > 0 else protocol.NO_LEASE, None if is_old else poll)
+        is_old = poll is not None and poll.asked_at <= -model.lease - model.memory
+        return Node(lease if lease.until > -model.memory else protocol.NO_LEASE, None if is_old else poll)
 
     def publishing(before: Publishing | None) -> Publishing | None:
         if before is None or before.waits_until is None:
@@ -242,10 +243,10 @@ def _find(model: Model, world: World) -> Steps:
 
 
 def _check(model: Model, world: World) -> Steps:
-    """A check misses the marker. What it answers otherwise changes nothing; `Model.broken` looks at that."""
+    """A check of some token misses the marker. What checks answer changes nothing; `Model.broken` looks at that."""
     for node in world.nodes:
         for process in world.processes():
-            if _verdict(node, process, model) is Verdict.LOST:
+            if _verdict(model, node, process, ANOTHER) is Verdict.LOST:
                 yield "check: the marker is lost", _distrust(world, node.lease.state)
 
 
@@ -265,7 +266,7 @@ def _poll(model: Model, world: World) -> Steps:
             done = with_node(world, node._replace(poll=None))
             if finding is Finding.SOUND:
                 lease = protocol.grant(node.poll.state, node.poll.asked_at, model.lease)
-                yield "poll: lease", with_node(world, Node(lease if lease.until > 0 else protocol.NO_LEASE))
+                yield "poll: lease", with_node(world, Node(lease if lease.until > -model.memory else protocol.NO_LEASE))
             elif finding is Finding.MOVED:
                 yield "poll: another process", _distrust(done, node.poll.state)
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any
 from unittest import mock
 
@@ -51,7 +52,7 @@ def _judge_without_run(entries: Any, found: Any, _run: str, lease: Lease, now: f
 
 
 def _judge_without_lease(entries: Any, found: Any, run: str, lease: Lease, _now: float) -> Verdict:
-    return judge(entries, found, run, lease, -1)
+    return judge(entries, found, run, lease, -inf)
 
 
 def _judge_without_marker(entries: Any, found: Any, run: str, lease: Lease, now: float) -> Verdict:
@@ -87,10 +88,10 @@ MUTANTS = [
     _with(
         "the lease counts from the reply",
         "S1",
-        {"slowest_poll": 3},
+        {"memory": 2},
         grant=lambda state, _asked_at, lease: Lease(state, lease),
     ),
-    _with("leases do not run out", "S1", judge=_judge_without_lease),
+    _with("leases do not run out", "S1", {"memory": 2}, judge=_judge_without_lease),
     _with("any process will do", "S1", judge=_judge_without_run),
     _with("any copy will do", "S1", judge=_judge_without_marker),
     _with("markers have no names", "S1", marker=lambda state, run, _name: f"!{state.epoch}:{run}"),

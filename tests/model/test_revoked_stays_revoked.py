@@ -1,10 +1,12 @@
-"""The protocol holds in every order of steps within small bounds; without any one of its rules it does not."""
+"""The denylist's protocol holds in every order of steps within small bounds; without any of its rules it does not."""
 
 import pytest
 
 from tests.model.denylist import Model
 from tests.model.explore import LIVENESS, SAFETY, explore
 from tests.model.mutants import MUTANTS, Mutant
+
+pytestmark = pytest.mark.timeout(300)
 
 
 def test_the_protocol_holds_whatever_happens_once() -> None:

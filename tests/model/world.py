@@ -11,6 +11,8 @@ from typing import NamedTuple
 from authserver.tokens.protocol import NO_LEASE, Distrust, Lease, State
 
 ENTRY = "j"
+ANOTHER = "k"
+"""The entry that would revoke a token which nobody revokes."""
 DEAD = "x"
 """The name of all Redis processes that are gone."""
 NEWEST = 2
