@@ -1,7 +1,7 @@
 """The copy of the denylist in Redis: one sorted set with the entries and the marker that proves it complete.
 
 A member's score is when it may be forgotten (seconds since the epoch). Proof and entries in one key can only be lost
-together. Nothing here decides anything: denylist.py does.
+together. Nothing here decides anything: protocol.py does.
 """
 
 import asyncio
