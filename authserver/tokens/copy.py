@@ -1,7 +1,7 @@
 """The copy of the denylist in Redis: one sorted set with the entries and the marker that proves it complete.
 
 A member's score is when it may be forgotten (seconds since the epoch). Proof and entries in one key can only be lost
-together. Nothing here decides anything: denylist.py does.
+together. Nothing here decides anything: protocol.py does.
 """
 
 import asyncio
@@ -18,9 +18,13 @@ FILL_SECONDS = 60
 _AT_ONCE = 200
 """So many checks share a round trip; more would take Redis too long for its time-out."""
 
+# A process that has taken the place of the right one may have the marker too. What were added there would be seen by
+# some before the others stop believing the right one: so it is asked for its name before, not after.
 _ADD = """
-if not redis.call('ZSCORE', KEYS[1], ARGV[1]) then return 0 end
-for i = 2, #ARGV, 2 do redis.call('ZADD', KEYS[1], ARGV[i + 1], ARGV[i]) end
+local info = redis.call('INFO', 'server') .. redis.call('INFO', 'replication')
+if info:match('run_id:(%w+)') .. '.' .. info:match('master_replid:(%w+)') ~= ARGV[1] then return 0 end
+if not redis.call('ZSCORE', KEYS[1], ARGV[2]) then return 0 end
+for i = 3, #ARGV, 2 do redis.call('ZADD', KEYS[1], ARGV[i + 1], ARGV[i]) end
 return 1
 """
 # A part of the new set may have been evicted meanwhile: then it is not complete, and must not look so.
@@ -68,7 +72,7 @@ class Copy:
     async def add(self, run: str, marker: str, entries: Mapping[str, float]) -> bool:
         """Add entries to the set that has this marker, in this process; False if there is none."""
         arguments = [part for entry, score in entries.items() for part in (entry, str(score))]
-        answers, answered_by = await self.line.ask(lambda pipe: pipe.eval(_ADD, 1, KEY, marker, *arguments))
+        answers, answered_by = await self.line.ask(lambda pipe: pipe.eval(_ADD, 1, KEY, run, marker, *arguments))
         return bool(answers[0] == 1 and answered_by == run)
 
     async def fill(self, name: str, run: str, entries: Mapping[str, float]) -> None:

@@ -1,23 +1,20 @@
-"""Revoked stays revoked: the list of what has been revoked, and when its copy in Redis may be believed.
+"""Revoked stays revoked: the list of what has been revoked, on any number of nodes.
 
 An entry is `j:<jti>`, one access token, or `s:<session id>`, a sign-in with all that is minted from it. The database is
 the truth; entries are only ever added. A hit in Redis may always be believed. A miss counts only when the same reply
 proves that the copy is complete; otherwise the database is asked, and if it cannot be, that is a StoreUnavailable:
-there is no third answer. docs/reliability.md tells the protocol; its steps are the methods here, by name.
+there is no third answer. docs/reliability.md tells the protocol; its steps are the methods here, by name, and what each
+may conclude is a rule in `protocol.py`.
 """
 
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from time import monotonic
 
-from sqlalchemy import func, select, update
-from sqlalchemy.dialects.postgresql import insert as postgresql_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from authserver.db import Database
@@ -25,8 +22,10 @@ from authserver.errors import AuthserverError, StoreUnavailable
 from authserver.observability import metrics
 from authserver.redis import Redis
 from authserver.settings import Settings
-from authserver.tokens.copy import Copy, Look, new_name
-from authserver.tokens.models import DenylistEntry, DenylistState
+from authserver.tokens import protocol, truth
+from authserver.tokens.copy import Copy, Look
+from authserver.tokens.protocol import Duty, Finding, State, Verdict
+from authserver.tokens.refill import refill, score
 
 log = logging.getLogger(__name__)
 
@@ -36,8 +35,6 @@ _ANSWERED_BY_REDIS, _ANSWERED_BY_DATABASE = (
     metrics.DENYLIST_ANSWERS.labels(source) for source in ("redis", "database")
 )
 _DENIED = "denied"
-_LOCK = "denylist"
-_PAGE = 2000
 _RECONCILE_SECONDS = 2.0
 _REFILL_SECONDS = 1.0
 
@@ -52,42 +49,16 @@ def session_entry(session_id: object) -> str:
     return f"s:{session_id}"
 
 
-@dataclass(frozen=True)
-class State:
-    """What the database says of the copy: whether it may be believed, and which one it is."""
-
-    is_trusted: bool
-    epoch: int
-    run: str
-    marker: str
-
-
-@dataclass(frozen=True)
-class Lease:
-    """What this process may believe, until when (monotonic seconds)."""
-
-    state: State
-    until: float
-
-
-NEVER_TRUSTED = State(False, 0, "", "")
-NO_LEASE = Lease(NEVER_TRUSTED, 0.0)
-
-
 class Denylist:
-    """Adds revocations and answers for them, on any number of nodes."""
+    """Adds revocations and answers for them."""
 
     def __init__(self, settings: Settings, db: Database, redis: Redis) -> None:
         self._lease_seconds = settings.denylist_lease_seconds
         self._db = db
         # One node with SQLite has the database at hand: a copy of it would only be in the way.
         self._copy = Copy(redis) if redis.is_configured and not db.is_sqlite else None
-        self._lease = NO_LEASE
-        self._first_seen: tuple[int, float] = (0, 0.0)
-        """The newest epoch without trust that this process knows of, and since when (monotonic seconds).
-
-        Epoch 0 has never been trusted, so there is nothing to wait for.
-        """
+        self._lease = protocol.NO_LEASE
+        self._known = protocol.NO_DISTRUST
         self._distrusting: asyncio.Task[None] | None = None
         self._reconciled = 0
         """The number up to which the copy has all entries."""
@@ -102,23 +73,14 @@ class Denylist:
             lease = self._lease
             look = await self._look(self._copy, [*entries, lease.state.marker] if lease.until else entries)
             if look is not None:
-                if not look.found.isdisjoint(entries):
+                verdict = protocol.judge(entries, look.found, look.run, lease, monotonic())
+                if verdict is Verdict.LIVE or verdict is Verdict.REVOKED:
                     _ANSWERED_BY_REDIS.inc()
-                    return True
-                if self._is_proof(look, lease):
-                    _ANSWERED_BY_REDIS.inc()
-                    return False
+                    return verdict is Verdict.REVOKED
+                if verdict is Verdict.LOST:
+                    self._distrust_soon(lease.state)
         _ANSWERED_BY_DATABASE.inc()
         return await self._is_revoked_in_database(entries)
-
-    def _is_proof(self, look: Look, lease: Lease) -> bool:
-        """Tell whether a miss counts: complete by its marker, in the right process, and the lease holds even now."""
-        if look.run != lease.state.run or monotonic() >= lease.until:
-            return False
-        if lease.state.marker in look.found:
-            return True
-        self._distrust_soon(lease.state)  # the very process that should have the marker has lost it
-        return False
 
     @staticmethod
     async def _look(copy: Copy, members: list[str]) -> Look | None:
@@ -129,8 +91,8 @@ class Denylist:
 
     async def _is_revoked_in_database(self, entries: list[str]) -> bool:
         async with self._db.read() as tx:
-            rows = (await tx.scalars(select(DenylistEntry).where(DenylistEntry.entry.in_(entries)))).all()
-            state = await self._read_state(tx) if rows else NEVER_TRUSTED
+            rows = await truth.find(tx, entries)
+            state = await truth.state(tx) if rows else protocol.NEVER_TRUSTED
         # Whoever hears "revoked" from us must not hear "good" from somebody else a moment later.
         await self._publish(state, {row.entry: row.forget_at for row in rows})
         return bool(rows)
@@ -144,44 +106,42 @@ class Denylist:
         So nobody can revoke without both, or in the wrong order: Redis first would show what may yet be lost.
         """
         denied: dict[str, datetime] = {}
-        state = NEVER_TRUSTED
+        state = protocol.NEVER_TRUSTED
         async with self._db.write() as tx:
             tx.info[_DENIED] = denied
             yield tx
             if denied:
-                state = await self._read_state(tx)
+                state = await truth.state(tx)
         await self._publish(state, denied)
 
     async def deny(self, tx: AsyncSession, entries: Mapping[str, datetime]) -> None:
         """Revoke: each entry with the last `exp` that it covers. Again is as good as once."""
-        if not entries:
-            return
-        await self._db.lock(tx, _LOCK, shared=True)  # `refill` must see all of a revocation or nothing
-        rows = {entry: last_exp + MARGIN for entry, last_exp in entries.items()}
-        tx.info[_DENIED].update(rows)
-        insert = sqlite_insert if self._db.is_sqlite else postgresql_insert
-        if rows:
-            # In one order for everybody: two revocations that overlap must not wait for each other.
-            values = [{"entry": entry, "forget_at": rows[entry]} for entry in sorted(rows)]
-            await tx.execute(insert(DenylistEntry).on_conflict_do_nothing(), values)
+        if entries:
+            rows = {entry: last_exp + MARGIN for entry, last_exp in entries.items()}
+            tx.info[_DENIED].update(rows)
+            await truth.write(self._db, tx, rows)
 
     async def _publish(self, state: State, entries: Mapping[str, datetime]) -> None:
         """Return when no process believes a copy that lacks these entries, which the database has."""
         if not entries:
             return
         started = monotonic()
-        if not state.is_trusted:
-            await self._wait_out(state.epoch)
-        elif not await self._add(state, entries):
-            await self._distrust(state)
-            await asyncio.sleep(self._patience)
+        is_added = None
+        while (duty := protocol.duty(state, is_added)) is not Duty.NONE:
+            if duty is Duty.ADD:
+                is_added = await self._add(state, entries)
+            elif duty is Duty.DISTRUST:
+                state, is_added = await self._distrust(state), None
+            else:
+                await self._wait_out(state)
+                break
         metrics.PROPAGATION_SECONDS.observe(monotonic() - started)
 
     async def _add(self, state: State, entries: Mapping[str, datetime]) -> bool:
         """Add to the trusted copy; False when that cannot be shown to have happened."""
         if self._copy is None:
             return False
-        scores = {entry: forget_at.timestamp() + 1 for entry, forget_at in entries.items()}
+        scores = {entry: score(forget_at) for entry, forget_at in entries.items()}
         try:
             is_added = await self._copy.add(state.run, state.marker, scores)
         except StoreUnavailable as unavailable:
@@ -190,42 +150,29 @@ class Denylist:
         metrics.DENYLIST_WRITES.labels("written" if is_added else "failed").inc(len(scores))
         return is_added
 
-    @property
-    def _patience(self) -> float:
-        """Seconds after which every lease of an epoch that has ended has run out; clocks may run 10 % apart."""
-        return self._lease_seconds * 1.1
-
-    async def _wait_out(self, epoch: int) -> None:
-        await asyncio.sleep(self._saw_distrust(epoch) + self._patience - monotonic())
-
-    def _saw_distrust(self, epoch: int) -> float:
-        """Return since when this process knows that an epoch has no trust."""
-        if self._first_seen[0] < epoch:
-            self._first_seen = (epoch, monotonic())
-        return self._first_seen[1]
+    async def _wait_out(self, state: State) -> None:
+        """Wait until every lease on the copy that was trusted before has run out."""
+        self._known = protocol.notice(self._known, state, monotonic())
+        await asyncio.sleep(protocol.believed_until(self._known, self._lease_seconds) - monotonic())
 
     # ── distrust ───────────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def _distrust(self, state: State) -> None:
-        """End the trust in a copy, unless somebody has done so already."""
+    async def _distrust(self, suspect: State) -> State:
+        """End the trust in a copy, unless somebody has done so already; return the state from now on."""
         async with self._db.write() as tx:
-            is_first = await tx.scalar(
-                update(DenylistState)
-                .where(DenylistState.is_trusted, DenylistState.epoch == state.epoch)
-                .values(is_trusted=False, epoch=state.epoch + 1)
-                .returning(DenylistState.epoch)
-            )
-        if is_first is not None:
-            log.warning("denylist_distrusted", extra={"epoch": state.epoch, "run": state.run})
+            state, is_first = await truth.distrust(tx, suspect)
+        if is_first:
+            log.warning("denylist_distrusted", extra={"epoch": suspect.epoch, "run": suspect.run})
+        return state
 
-    def _distrust_soon(self, state: State) -> None:
+    def _distrust_soon(self, suspect: State) -> None:
         """Have it done in the background, once for all who noticed."""
         if self._distrusting is None or self._distrusting.done():
-            self._distrusting = asyncio.create_task(self._distrust_quietly(state))
+            self._distrusting = asyncio.create_task(self._distrust_quietly(suspect))
 
-    async def _distrust_quietly(self, state: State) -> None:
+    async def _distrust_quietly(self, suspect: State) -> None:
         try:
-            await self._distrust(state)
+            await self._distrust(suspect)
         except AuthserverError as unavailable:
             log.warning("denylist_not_distrusted", extra={"reason": str(unavailable)})
 
@@ -243,83 +190,40 @@ class Denylist:
     async def _poll(self, copy: Copy) -> None:
         asked_at = monotonic()
         async with self._db.read() as tx:
-            state = await self._read_state(tx)
-        run = await copy.line.run()
-        metrics.DENYLIST_TRUSTED.set(state.is_trusted and state.run == run)
+            state = await truth.state(tx)
         if not state.is_trusted:
-            if monotonic() >= max(self._saw_distrust(state.epoch) + self._patience, self._refill_at):
-                # Not all nodes at once, and not for ever in a hurry if Redis is full.
-                self._refill_at = monotonic() + _REFILL_SECONDS * (1 + random.random())  # noqa: S311
-                await self._refill(copy, state, run)
-        elif state.run == run:
-            # From before the question: an answer that was long under way is already old.
-            self._lease = Lease(state, asked_at + self._lease_seconds)
-            if monotonic() >= self._reconcile_at:
-                self._reconcile_at = monotonic() + _RECONCILE_SECONDS
-                await self._reconcile(state)
-        elif run:
-            # Another process has taken the place of the one that had the copy.
+            self._known = protocol.notice(self._known, state, monotonic())
+        run = await copy.line.run()
+        finding = protocol.compare(state, run)
+        metrics.DENYLIST_TRUSTED.set(finding is Finding.SOUND)
+        if finding is Finding.SOUND:
+            self._lease = protocol.grant(state, asked_at, self._lease_seconds)
+            await self._reconcile(state)
+        elif finding is Finding.MOVED:
             await self._distrust(state)
-
-    # ── refill ─────────────────────────────────────────────────────────────────────────────────────────────────────
+        elif finding is Finding.UNTRUSTED:
+            await self._refill(copy, state, run)
 
     async def _refill(self, copy: Copy, state: State, run: str) -> None:
-        """Make a complete copy in a new key, and put it into the old one's place while nobody can revoke."""
-        if not run:
-            return
-        started = monotonic()
-        name = new_name()
-        # Late commands of a process that was stopped meanwhile must not pass for the newest copy: hence the name in it.
-        marker = f"!{state.epoch}:{run}:{name}"
-        async with self._db.write() as tx:
-            # Nobody is between writing and committing now: up to this number, all that will ever be is there.
-            await self._db.lock(tx, _LOCK)
-            if await self._read_state(tx) != state:
-                return
-            last = await tx.scalar(select(func.max(DenylistEntry.number))) or 0
-        count = await self._fill(copy, name, run, until=last)
-        async with self._db.write() as tx:
-            await self._db.lock(tx, _LOCK)
-            if await self._read_state(tx) != state:
-                return
-            # The connection is held while Redis works: that is what keeps revocations out for these milliseconds.
-            newest = (await tx.scalars(select(DenylistEntry).where(DenylistEntry.number > last))).all()
-            await copy.fill(name, run, _scores(newest))
-            count += len(newest)
-            if not await copy.install(name, run, marker, count):
-                raise StoreUnavailable("redis", "the new copy of the denylist is not complete")
-            await tx.execute(update(DenylistState).values(is_trusted=True, run=run, marker=marker))
-        self._reconciled = last
-        log.info("denylist_trusted", extra={"epoch": state.epoch, "run": run, "entries": count,
-                                            "seconds": round(monotonic() - started, 3)})  # fmt: skip
-
-    async def _fill(self, copy: Copy, name: str, run: str, *, until: int) -> int:
-        """Copy the entries up to a number, page by page; return how many."""
-        after = count = 0
-        while after < until:
-            async with self._db.read() as tx:
-                page = await self._page(tx, after, until)
-            await copy.fill(name, run, _scores(page))
-            count += len(page)
-            after = page[-1].number if page else until
-        return count
-
-    async def _page(self, tx: AsyncSession, after: int, until: int) -> Sequence[DenylistEntry]:
-        query = select(DenylistEntry).where(DenylistEntry.number > after, DenylistEntry.number <= until)
-        return (await tx.scalars(query.order_by(DenylistEntry.number).limit(_PAGE))).all()
-
-    # ── reconcile ──────────────────────────────────────────────────────────────────────────────────────────────────
+        """Make a new copy, if the time has come."""
+        now = monotonic()
+        if now >= self._refill_at and protocol.may_refill(self._known, self._lease_seconds, now):
+            # Not all nodes at once, and not for ever in a hurry if Redis is full.
+            self._refill_at = now + _REFILL_SECONDS * (1 + random.random())  # noqa: S311
+            self._reconciled = await refill(self._db, copy, state, run) or self._reconciled
 
     async def _reconcile(self, state: State) -> None:
-        """Add what a process wrote to the database and did not live to add to the copy."""
+        """Add, now and then, what a process wrote to the database and did not live to add to the copy."""
+        if monotonic() < self._reconcile_at:
+            return
+        self._reconcile_at = monotonic() + _RECONCILE_SECONDS
         async with self._db.write() as tx:
-            await self._db.lock(tx, _LOCK)
-            last = await tx.scalar(select(func.max(DenylistEntry.number))) or 0
+            last = await truth.count(self._db, tx)
         while self._reconciled < last:
             async with self._db.read() as tx:
-                page = await self._page(tx, self._reconciled, last)
-            await self._publish(state, {row.entry: row.forget_at for row in page})
-            self._reconciled = page[-1].number if page else last
+                rows = await truth.page(tx, self._reconciled, last)
+            await self._publish(state, {row.entry: row.forget_at for row in rows})
+            self._reconciled = rows[-1].number if rows else last
 
     # ── forget ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -331,11 +235,3 @@ class Denylist:
         """Close the connection to Redis."""
         if self._copy is not None:
             await self._copy.line.close()
-
-    async def _read_state(self, tx: AsyncSession) -> State:
-        row = await tx.get(DenylistState, 1, populate_existing=True)
-        return State(row.is_trusted, row.epoch, row.run, row.marker) if row else NEVER_TRUSTED
-
-
-def _scores(rows: Sequence[DenylistEntry]) -> dict[str, float]:
-    return {row.entry: row.forget_at.timestamp() + 1 for row in rows}
