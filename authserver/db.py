@@ -176,11 +176,12 @@ class Database:
         """Return which revision of the schema is there, past the breaker; None before any, one of `FAILURES`."""
         async with asyncio.timeout(self._timeout), self.engine.connect() as connection:
             try:
-                return await connection.scalar(text("SELECT version_num FROM alembic_version"))
+                revision: str | None = await connection.scalar(text("SELECT version_num FROM alembic_version"))
             except DBAPIError as failure:
                 if lacks_tables(failure):
                     return None
                 raise
+            return revision
 
     async def migrated(self) -> None:
         """Return when the database is there and has tables. Waits for ever."""

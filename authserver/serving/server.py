@@ -48,7 +48,7 @@ class Server(uvicorn.Server):
 
     def _last_connection(self) -> Connection:
         made = Connection(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
-        made.shutdown()
+        made.is_parting = True
         return made
 
     @contextmanager

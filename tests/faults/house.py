@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -86,8 +87,19 @@ async def is_trusted(node: Node) -> bool:
 
 
 async def new_house(databases: Stores, redis_url: str, directory: Path) -> House:
-    url = await databases.new_database("postgres")
-    settings = {"database_url": url, "redis_url": redis_url, "argon2_memory_kib": 8, "argon2_time_cost": 1}
+    """Take a new database of the tests' PostgreSQL."""
+    return await new_house_at(await databases.new_database("postgres"), redis_url, directory)
+
+
+async def new_house_at(url: str, redis_url: str, directory: Path) -> House:
+    """Register a client in a migrated database."""
+    settings: dict[str, Any] = {
+        "database_url": url,
+        "redis_url": redis_url,
+        "argon2_memory_kib": 8,
+        "argon2_time_cost": 1,
+        "refresh_retry_seconds": 60,  # it may take long to start a server
+    }
     async with Services.open(Settings(_env_file=None, **settings)) as services, services.db.write() as tx:
         new = registration.NewClient("crash", grants=["password", "refresh_token"])
         client, secret = registration.create(tx, services.clients, new)

@@ -64,7 +64,7 @@ async def readiness(program: Program) -> tuple[int, dict[str, Any]]:
 
 
 async def is_ready(program: Program, status: str) -> bool:
-    return (await readiness(program))[1]["status"] == status
+    return bool((await readiness(program))[1]["status"] == status)
 
 
 async def sign_up(program: Program) -> int:

@@ -44,18 +44,18 @@ class Traffic:
     """Requests that were sent and have no complete answer."""
     turned_away: int = 0
     """Connections that were reset before their first answer began: perhaps nobody ever accepted them."""
-    is_over: bool = False
+    over: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def visit(self, *, requests: int = 10**9, pause: float = 0) -> None:
         """Ask until it is over or nobody listens; so many requests over each connection, with pauses (seconds)."""
-        while not self.is_over:
+        while not self.over.is_set():
             try:
                 reader, writer = await asyncio.open_connection(LOOPBACK, self.port)
             except ConnectionError:
                 return
             try:
                 for number in range(requests):
-                    if self.is_over or not await self._ask(reader, writer, number):
+                    if self.over.is_set() or not await self._ask(reader, writer, number):
                         break
                     await asyncio.sleep(pause)
             finally:
