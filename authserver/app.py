@@ -1,5 +1,6 @@
 """The application: what it mounts is what it does."""
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -26,6 +27,8 @@ from authserver.services import Services
 from authserver.settings import Settings, load
 
 log = logging.getLogger(__name__)
+
+_PAUSE_SECONDS = 1.0
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -60,20 +63,40 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     services: Services = app.state.services
-    async with services.running():
+    async with services.running(), _preparing(services), health.sampling(services):
+        yield
+
+
+@asynccontextmanager
+async def _preparing(services: Services) -> AsyncIterator[None]:
+    """Make the first key and the demo client before the block, or inside it as soon as there is a database."""
+    later = None
+    try:
         await _prepare(services)
-        async with health.sampling(services):
-            yield
+    except AuthserverError as unavailable:
+        log.warning("started_without_database", extra={"reason": str(unavailable)})
+        later = asyncio.create_task(_prepare_later(services), name="prepare")
+    yield
+    if later is not None:
+        later.cancel()
 
 
 async def _prepare(services: Services) -> None:
-    """Do what need not be there for us to start: the first key, the demo client. Without a database we wait for it."""
-    try:
-        await services.keyring.load()
-        if services.settings.is_development:
-            await demo.ensure(services.db)
-    except AuthserverError as unavailable:
-        log.warning("started_without_database", extra={"reason": str(unavailable)})
+    await services.keyring.load()
+    if services.settings.is_development:
+        await demo.ensure(services.db)
+
+
+async def _prepare_later(services: Services) -> None:
+    while True:
+        await services.db.migrated()
+        try:
+            await _prepare(services)
+        except AuthserverError as unavailable:
+            log.debug("not_prepared", extra={"reason": str(unavailable)})
+            await asyncio.sleep(_PAUSE_SECONDS)
+        else:
+            return
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

@@ -14,7 +14,14 @@ from typing import Any
 import asyncpg
 from sqlalchemy import DateTime, Dialect, MetaData, TypeDecorator, event, func, select, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DataError, DBAPIError, DisconnectionError, IntegrityError
+from sqlalchemy.exc import (
+    DataError,
+    DBAPIError,
+    DisconnectionError,
+    IntegrityError,
+    OperationalError,
+    ProgrammingError,
+)
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase
@@ -208,6 +215,28 @@ class Database:
         async with asyncio.timeout(self._timeout), self.engine.connect() as connection:
             await connection.execute(text("SELECT 1"))
 
+    async def revision(self) -> str | None:
+        """Return which revision of the schema is there, past the breaker; None before any, one of `FAILURES`."""
+        async with asyncio.timeout(self._timeout), self.engine.connect() as connection:
+            try:
+                revision: str | None = await connection.scalar(text("SELECT version_num FROM alembic_version"))
+            except DBAPIError as failure:
+                if lacks_tables(failure):
+                    return None
+                raise
+            return revision
+
+    async def migrated(self) -> None:
+        """Return when the database is there and has tables. Waits for ever."""
+        revision = None
+        while revision is None:
+            try:
+                revision = await self.revision()
+            except FAILURES as failure:
+                log.debug("database_not_there_yet", extra={"reason": _reason(failure)})
+            if revision is None:
+                await asyncio.sleep(self.breaker.probe_seconds)
+
     async def watch(self) -> None:
         """Look for the database while its breaker is open. Runs for ever."""
         await self.breaker.watch(self.ping, FAILURES)
@@ -215,6 +244,13 @@ class Database:
     async def close(self) -> None:
         """Give all connections back."""
         await self.engine.dispose()
+
+
+def lacks_tables(failure: BaseException | None) -> bool:
+    """Tell a database without our tables from one that does not answer: neither can be asked."""
+    return isinstance(failure, ProgrammingError) or (
+        isinstance(failure, OperationalError) and "no such" in str(failure)
+    )
 
 
 def _engine(settings: Settings) -> AsyncEngine:

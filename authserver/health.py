@@ -14,7 +14,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 from sqlalchemy import QueuePool, text
 
-from authserver import db, services
+from authserver import db, migrations, services
 from authserver.db import Database
 from authserver.errors import StoreUnavailable
 from authserver.observability import metrics
@@ -29,7 +29,7 @@ PAUSE_SECONDS = 1.0
 """However often we are asked, a process looks at a store once in this time."""
 SAMPLE_SECONDS = 1.0
 
-State = Literal["ok", "down", "read-only", "off", "missing"]
+State = Literal["ok", "down", "read-only", "not-migrated", "off", "missing"]
 
 
 class Alive(BaseModel):
@@ -166,9 +166,11 @@ def _looks(request: Request) -> dict[str, _Look]:
 
 async def _look_at_database(database: Database) -> State:
     """Find out whether it is there, migrated, and takes writes."""
+    if await asyncio.to_thread(migrations.is_behind, await database.revision()):
+        return "not-migrated"
     async with database.engine.connect() as opened:
         connection = await opened.execution_options(sqlite_begin="IMMEDIATE")
-        await connection.execute(text("SELECT version_num FROM alembic_version"))
+        await connection.execute(text("SELECT 1"))
         if database.is_sqlite:
             return "ok"
         is_read_only = await connection.scalar(text("SELECT current_setting('transaction_read_only')"))

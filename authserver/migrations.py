@@ -6,6 +6,7 @@ may upgrade at the same moment: one migrates, the others wait for it and find no
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -62,8 +63,7 @@ def head() -> str:
 
 def is_behind(revision: str | None) -> bool:
     """Tell whether a database at a revision must be upgraded; one from a newer version of the program need not be."""
-    history = [script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()]
-    return revision is None or revision in history[1:]
+    return revision is None or revision in _older()
 
 
 def check(settings: Settings) -> list[str]:
@@ -104,6 +104,12 @@ def _config(settings: Settings | None = None) -> Config:
     if settings is not None:
         config.attributes["url"] = settings.database_url.get_secret_value()
     return config
+
+
+@cache
+def _older() -> frozenset[str]:
+    newest_first = ScriptDirectory.from_config(_config()).walk_revisions()
+    return frozenset([script.revision for script in newest_first][1:])
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Everything that a request or a command may need, built once for a process from the settings."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Self, cast
@@ -75,9 +75,9 @@ class Services:
             for name, job in (
                 ("watch database", self.db.watch()),
                 ("watch redis", self.redis.watch()),
-                ("watch keys", self.keyring.watch()),
-                ("watch denylist", self.denylist.watch()),
-                ("prune", self.pruner.watch()),
+                ("watch keys", self._when_migrated(self.keyring.watch)),
+                ("watch denylist", self._when_migrated(self.denylist.watch)),
+                ("prune", self._when_migrated(self.pruner.watch)),
             )
         ]
         try:
@@ -89,6 +89,11 @@ class Services:
                     task.cancel()
                 _, pending = await asyncio.wait(pending, timeout=0.2)
             await self.close()
+
+    async def _when_migrated(self, job: Callable[[], Awaitable[None]]) -> None:
+        """Begin when the job can be done: nobody shall look through complaints for what is really wrong."""
+        await self.db.migrated()
+        await job()
 
     async def close(self) -> None:
         """Give back every connection and thread."""

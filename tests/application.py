@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,8 @@ def client_of(app: FastAPI, address: str = "192.0.2.1") -> httpx.AsyncClient:
 class Program:
     """`authserver serve` as a process of its own; `url` is where it listens."""
 
+    module: Sequence[str] = ("authserver",)
+
     def __init__(self, directory: Path, settings: Mapping[str, Any], *arguments: str) -> None:
         self.port = free_port()
         self.url = f"http://{LOOPBACK}:{self.port}"
@@ -64,7 +66,7 @@ class Program:
         own = {f"AUTHSERVER_{name.upper()}": str(value) for name, value in {"issuer": self.url, **settings}.items()}
         with self.output.open("wb") as output, self.errors.open("wb") as errors:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "authserver", "serve", "--port", str(self.port), *arguments],
+                [sys.executable, "-m", *self.module, "serve", "--port", str(self.port), *arguments],
                 env=environment(own), cwd=directory, stdin=subprocess.DEVNULL, stdout=output, stderr=errors,
             )  # fmt: skip
 

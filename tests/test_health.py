@@ -120,7 +120,7 @@ async def test_not_ready_without_a_schema(databases: Stores, backend: Backend, c
     assert (await client.get("/health/live")).status_code == 200
     response = await client.get("/health/ready")
     assert response.status_code == 503
-    assert response.json()["checks"]["database"]["status"] == "down"
+    assert response.json()["checks"]["database"]["status"] == "not-migrated"
 
 
 async def test_not_ready_while_the_keys_cannot_be_decrypted(

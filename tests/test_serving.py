@@ -23,7 +23,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 from starlette.types import Receive, Scope, Send
 
 from authserver.observability import metrics
-from authserver.serving import listening, server
+from authserver.serving import connection, listening
 from tests import application
 from tests.application import Program
 from tests.servers import LOOPBACK
@@ -298,9 +298,9 @@ async def bounded(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[int]:
         await send({"type": "http.response.start", "status": 204, "headers": []})
         await send({"type": "http.response.body"})
 
-    monkeypatch.setattr(server, "REQUEST_SECONDS", 0.5)
+    monkeypatch.setattr(connection, "REQUEST_SECONDS", 0.5)
     sockets = listening.sockets(LOOPBACK, 0)
-    config = uvicorn.Config(app, http=server.PatientlyBounded, lifespan="off", log_config=None, access_log=False)
+    config = uvicorn.Config(app, http=connection.Connection, lifespan="off", log_config=None, access_log=False)
     running = uvicorn.Server(config)
     thread = threading.Thread(target=running.run, args=(sockets,))
     thread.start()

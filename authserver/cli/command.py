@@ -84,9 +84,11 @@ def refusals() -> Iterator[None]:
 
 def reason(refused: AuthserverError) -> str:
     """Say in one line why something is refused."""
+    from authserver.db import lacks_tables
+
     if isinstance(refused, InvalidInput):
         return " ".join(dict.fromkeys(fault.detail for fault in refused.faults))
-    if isinstance(refused, StoreUnavailable) and _lacks_tables(refused):
+    if isinstance(refused, StoreUnavailable) and lacks_tables(refused.__cause__):
         return "The database is not migrated to what this version needs: run `authserver db upgrade`."
     if isinstance(refused, UsernameTaken | EmailTaken):
         return f"{refused.title}."
@@ -111,11 +113,3 @@ def _command(
     started.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     started.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return started
-
-
-def _lacks_tables(unavailable: StoreUnavailable) -> bool:
-    """Tell a database without our tables from one that does not answer: neither can be asked."""
-    from sqlalchemy.exc import OperationalError, ProgrammingError
-
-    cause = unavailable.__cause__
-    return isinstance(cause, ProgrammingError) or (isinstance(cause, OperationalError) and "no such" in str(cause))

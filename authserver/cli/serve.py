@@ -6,15 +6,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from authserver.cli import output
 from authserver.cli.command import read_settings, refusals
-from authserver.errors import AuthserverError
 
 if TYPE_CHECKING:
     from authserver.settings import Settings
-
-
-class NotMigrated(AuthserverError):
-    """The database lacks what this version needs."""
+log = logging.getLogger(__name__)
 
 
 def serve(
@@ -27,15 +24,15 @@ def serve(
     """Serve until SIGTERM or Ctrl-C, finish what is in flight, exit 0."""
     with refusals():
         settings = read_settings()
-        _check_migrated(settings)
+        _note_if_not_migrated(settings)
     from authserver import serving
 
     status = serving.run(settings, host, port, settings.workers if workers is None else workers, reload)
     raise typer.Exit(status)
 
 
-def _check_migrated(settings: "Settings") -> None:
-    """Refuse a database that must be upgraded first; one that cannot be reached may come back later."""
+def _note_if_not_migrated(settings: "Settings") -> None:
+    """Say that the database must be upgraded: until then, as while it cannot be reached, the server is not ready."""
     from authserver import migrations
     from authserver.observability import logs
 
@@ -46,9 +43,9 @@ def _check_migrated(settings: "Settings") -> None:
     revision = migrations.current(settings)
     if migrations.is_behind(revision):
         where = f"at revision {revision}" if revision else "not migrated"
-        raise NotMigrated(
-            f"The database is {where}, this version needs {migrations.head()}: run `authserver db upgrade`."
-        )
+        reason = f"The database is {where}, this version needs {migrations.head()}: run `authserver db upgrade`."
+        log.critical("database_not_migrated", extra={"reason": reason})
+        output.note(reason)
 
 
 async def _is_reachable(settings: "Settings") -> bool:

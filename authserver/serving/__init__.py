@@ -8,7 +8,7 @@ from types import FrameType
 from typing import NoReturn
 
 from authserver.observability import logs
-from authserver.serving import listening, reloading, welcome
+from authserver.serving import connection, listening, reloading, welcome
 from authserver.serving.server import Server, configuration, run_server
 from authserver.serving.workers import Workers
 from authserver.settings import Settings
@@ -24,6 +24,7 @@ def run(settings: Settings, host: str, port: int, workers: int = 1, reload: bool
     logs.configure(settings)
     for number in (signal.SIGTERM, signal.SIGINT):  # until uvicorn takes over: nothing is in flight yet
         signal.signal(number, _leave)
+    connection.raise_file_limit()
     try:
         sockets = listening.sockets(host, port)
     except OSError as refused:

@@ -1,16 +1,16 @@
-"""uvicorn as we run it: our logs, our exit status, our patience."""
+"""uvicorn as we run it: our logs, our exit status, our way to stop."""
 
 import asyncio
 import logging
-import re
 import signal
+import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from authserver.serving.connection import Connection
 from authserver.serving.listening import Sockets
 from authserver.settings import SettingsError
 
@@ -21,94 +21,6 @@ DRAIN_SECONDS = 15
 """What is in flight has so long to finish after SIGTERM."""
 KEEP_ALIVE_SECONDS = 65
 """Longer than the minute after which load balancers usually close, so that we never close what they just reuse."""
-REQUEST_SECONDS = 20
-"""A request has so long to arrive, head and body; uvicorn would wait for ever."""
-MAX_HEAD_BYTES = 32 * 1024
-"""Request line and headers; uvicorn would take any number."""
-_UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
-
-
-class PatientlyBounded(HttpToolsProtocol):
-    """A connection that is closed when a request takes too long to arrive ("slowloris"), or has no end or no sense."""
-
-    _deadline: asyncio.TimerHandle | None = None
-    _is_in_head = False
-    _is_in_body = False
-    _has_begun = False
-    """A request has begun in what is being taken at this moment."""
-    _head_bytes = 0
-    """Of a head that has not ended, in whole portions after the one that it began in."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin to wait for the first request."""
-        super().connection_made(transport)
-        self._wait()
-
-    def data_received(self, data: bytes) -> None:
-        """Take what has arrived, unless it is a head without end."""
-        self._has_begun = False
-        super().data_received(data if self._is_in_body else _without_upgrade(data))
-        if self._is_in_head and not self._has_begun and not self.transport.is_closing():
-            self._head_bytes += len(data)
-            if self._head_bytes > MAX_HEAD_BYTES:
-                self.send_400_response("The head of the request is too large.")
-
-    def on_message_begin(self) -> None:
-        """Begin to wait for the rest of a request."""
-        super().on_message_begin()
-        self._is_in_head, self._has_begun, self._head_bytes = True, True, 0
-        self._wait()
-
-    def on_headers_complete(self) -> None:
-        """Have the head; what RFC 9112 says a server must refuse is answered with 400 as if it could not be parsed."""
-        self._is_in_head, self._is_in_body = False, True
-        if fault := self._fault():
-            raise ValueError(fault)
-        super().on_headers_complete()
-
-    def on_message_complete(self) -> None:
-        """Have all of a request."""
-        self._is_in_body = False
-        self._wait_no_more()
-        super().on_message_complete()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Have nothing to wait for."""
-        self._wait_no_more()
-        super().connection_lost(exc)
-
-    def _fault(self) -> str | None:
-        version = self.parser.get_http_version()
-        if version not in {"1.0", "1.1"}:
-            return "not a version that we speak"
-        if sum(len(name) + len(value) for name, value in self.headers) + len(self.url) > MAX_HEAD_BYTES:
-            return "too large"
-        hosts = [value for name, value in self.headers if name == b"host"]
-        if len(hosts) > 1 or (version == "1.1" and not hosts):
-            return "not one Host (section 3.2)"
-        if any(name == b"transfer-encoding" and value.lower() != b"chunked" for name, value in self.headers):
-            return "a transfer coding that we do not know (section 6.1)"
-        return None
-
-    def _wait(self) -> None:
-        self._wait_no_more()
-        self._deadline = self.loop.call_later(REQUEST_SECONDS, self.transport.close)
-
-    def _wait_no_more(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
-
-
-def _without_upgrade(data: bytes) -> bytes:
-    """Hide the offer of another protocol in a head: it may be ignored (RFC 9110 §7.8), but httptools drops the body.
-
-    Java's HTTP client makes that offer with the first request to any http address.
-    """
-    if not _UPGRADE.search(data):
-        return data
-    head, end, rest = data.partition(b"\r\n\r\n")
-    return _UPGRADE.sub(b"\r\nX-Upgrade:", head) + end + rest
 
 
 class Server(uvicorn.Server):
@@ -124,6 +36,21 @@ class Server(uvicorn.Server):
         if self.started:
             self._on_ready()
 
+    async def shutdown(self, sockets: Sockets | None = None) -> None:
+        """Listen no more, let those who are connected finish (see Connection), stop the application."""
+        # Closing the port would reset those in its queue, who believe that they are connected and may have asked.
+        queued = [connection for listener in sockets or [] for connection in _accepted(listener)]
+        for server in self.servers:
+            server.close()
+        for connection in queued:
+            await asyncio.get_running_loop().connect_accepted_socket(self._last_connection, connection)
+        await super().shutdown(sockets)
+
+    def _last_connection(self) -> Connection:
+        made = Connection(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+        made.is_parting = True
+        return made
+
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Have SIGINT and SIGTERM end the server, and nothing more."""
@@ -136,12 +63,20 @@ class Server(uvicorn.Server):
                 signal.signal(number, handler)
 
 
+def _accepted(listener: socket.socket) -> Iterator[socket.socket]:
+    """Take all who wait in the queue of a port; another process that listens there may be quicker."""
+    listener.setblocking(False)
+    with suppress(OSError):  # BlockingIOError when the queue is empty, others when no more files may be opened
+        while True:
+            yield listener.accept()[0]
+
+
 def configuration(**more: Any) -> uvicorn.Config:
     """Return how uvicorn runs the application."""
     return uvicorn.Config(
         "authserver.app:create_app",
         factory=True,
-        http=PatientlyBounded,
+        http=Connection,
         ws="none",
         lifespan="on",
         log_config=None,

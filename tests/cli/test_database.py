@@ -70,16 +70,16 @@ async def test_a_database_without_tables_is_refused_with_the_way_out(
     assert why == "The database is not migrated to what this version needs: run `authserver db upgrade`."
 
 
-async def test_the_server_does_not_start_on_a_database_that_must_be_upgraded(
+async def test_the_server_says_when_it_starts_on_a_database_that_must_be_upgraded(
     run: Run, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("authserver.serving.run", lambda *_: 0)
-    why = (await run("serve", database_url=url)).why
-    assert why == f"The database is not migrated, this version needs {HEAD}: run `authserver db upgrade`."
+    why = (await run("serve", database_url=url)).stderr
+    assert why == f"The database is not migrated, this version needs {HEAD}: run `authserver db upgrade`.\n"
     await run("db", "upgrade", database_url=url)
-    assert (await run("serve", database_url=url)).status == 0
+    assert (await run("serve", database_url=url)).stderr == ""
     before = (await run("db", "downgrade", "-1", "--json", database_url=url)).json["revision"]
-    assert f"at revision {before}, this version needs {HEAD}" in (await run("serve", database_url=url)).why
+    assert f"at revision {before}, this version needs {HEAD}" in (await run("serve", database_url=url)).stderr
 
 
 async def test_the_server_starts_on_a_database_that_a_newer_version_has_upgraded(
