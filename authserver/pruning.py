@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 IN_REDIS = "redis_entries"
 _LOCK = "pruning"
-_REST = 4
+_REST = 9
 """So many times as long as a batch took, the next one waits: a database that is busy gets more rest."""
 
 Told = Callable[[str, int], object]

@@ -66,7 +66,7 @@ class Settings(BaseSettings):
     prune_enabled: bool = Field(True, description="The server deletes by itself what is over.")
     prune_interval_seconds: float = Field(300.0, gt=0, description="Between two runs of a process, more or less.")
     prune_grace_seconds: int = Field(3600, ge=120, description="What is over stays so long: clocks may be behind.")
-    prune_batch_rows: int = Field(500, ge=1, le=5000, description="Rows that a transaction deletes.")
+    prune_batch_rows: int = Field(200, ge=1, le=5000, description="Rows that a transaction deletes.")
     prune_pause_seconds: float = Field(0.1, ge=0, description="Between two batches, at least.")
 
     # Passwords
