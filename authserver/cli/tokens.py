@@ -80,7 +80,7 @@ async def _jwt(services: "Services", text: str, jwt: "Explanation") -> dict[str,
 async def _refresh_token(services: "Services", text: str) -> dict[str, Any]:
     kind = {"kind": "refresh token"}
     async with services.db.read() as tx:
-        found = await services.sessions.find(tx, text)
+        found = await services.sessions.find(text, tx)
         if found is None:
             why = "its session is long over, or this server has not made it"
             return kind | {"good": False, "because": [why]}

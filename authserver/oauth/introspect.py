@@ -60,8 +60,7 @@ async def _access_token(house: Services, client: Client, token: str) -> dict[str
 
 async def _refresh_token(house: Services, client: Client, token: str) -> dict[str, object]:
     """A refresh token is seen by its own client only: a resource server would let it in as a bearer token."""
-    async with house.db.read() as tx:
-        found = await house.sessions.find(tx, token)
+    found = await house.sessions.find(token)
     if found is None or not found.is_good or found.session.client_id != client.id:
         return INACTIVE
     session = found.session

@@ -10,7 +10,6 @@ from authserver.oauth.client import asked
 from authserver.oauth.errors import Refusal, json_response
 from authserver.observability import metrics
 from authserver.services import Services
-from authserver.sessions.models import UserSession
 from authserver.tokens.access_token import Claims
 from authserver.tokens.denylist import token_entry
 
@@ -33,20 +32,18 @@ async def revoke(request: Request) -> Response:
 async def _access_token(house: Services, client: Client, claims: Claims) -> Refusal | None:
     if claims.client_id != client.id:
         return errors.INVALID_GRANT_FOREIGN
-    async with house.denylist.revoking() as tx:
-        await house.denylist.deny(tx, {token_entry(claims.jti): claims.expires})
+    await house.denylist.deny_one(token_entry(claims.jti), claims.expires)
     metrics.REVOCATIONS.labels("access_token").inc()
     return None
 
 
 async def _refresh_token(house: Services, client: Client, token: str) -> Refusal | None:
     """End the whole session, also when the token was just rotated away: a sign-out that races a refresh must win."""
-    async with house.denylist.revoking() as tx:
-        found = await house.sessions.find(tx, token)
-        if found is None:
-            return None
-        if found.session.client_id != client.id:
-            return errors.INVALID_GRANT_FOREIGN
-        await house.sessions.end(tx, UserSession.id == found.session.id, because="revoked")
+    found = await house.sessions.find(token)
+    if found is None:
+        return None
+    if found.session.client_id != client.id:
+        return errors.INVALID_GRANT_FOREIGN
+    await house.sessions.end_found(found, because="revoked")
     metrics.REVOCATIONS.labels("refresh_token").inc()
     return None

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from time import monotonic
+from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -22,6 +23,7 @@ from authserver.errors import AuthserverError, StoreUnavailable
 from authserver.observability import metrics
 from authserver.redis import Redis
 from authserver.settings import Settings
+from authserver.statement import Statement
 from authserver.tokens import protocol, truth
 from authserver.tokens.copy import Copy, Look
 from authserver.tokens.protocol import Duty, Finding, State, Verdict
@@ -108,6 +110,7 @@ class Denylist:
         denied: dict[str, datetime] = {}
         state = protocol.NEVER_TRUSTED
         async with self._db.write() as tx:
+            await truth.share(self._db, tx)
             tx.info[_DENIED] = denied
             yield tx
             if denied:
@@ -120,6 +123,18 @@ class Denylist:
             rows = {entry: last_exp + MARGIN for entry, last_exp in entries.items()}
             tx.info[_DENIED].update(rows)
             await truth.write(self._db, tx, rows)
+
+    async def deny_one(self, entry: str, last_exp: datetime) -> None:
+        """Revoke one entry in a transaction of its own: `revoking` and `deny`, quicker."""
+        if self._db.is_sqlite:
+            async with self.revoking() as tx:
+                await self.deny(tx, {entry: last_exp})
+        else:
+            await self._publish(*await truth.write_one(self._db, entry, last_exp + MARGIN))
+
+    async def deny_by(self, statement: Statement, values: Mapping[str, Any]) -> None:
+        """Run a statement of truth.write_by's kind in a transaction of its own, on PostgreSQL."""
+        await self._publish(*await truth.write_by(self._db, statement, values))
 
     async def _publish(self, state: State, entries: Mapping[str, datetime]) -> None:
         """Return when no process believes a copy that lacks these entries, which the database has."""

@@ -20,8 +20,7 @@ async def refresh_token(services: Services, asked: Asked) -> Response | Refusal:
 
     if "scope" in form:
         # A session never changes its scope, so this may be looked at first: what is asked for wrongly uses nothing up.
-        async with services.db.read() as tx:
-            found = await services.sessions.find(tx, form["refresh_token"])
+        found = await services.sessions.find(form["refresh_token"])
         if (
             found is not None
             and found.is_good

@@ -1,0 +1,157 @@
+"""The statements of the busiest moments of a session's life, each a decision and a commit (lifecycle.py says when)."""
+
+from datetime import datetime
+from typing import cast
+
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    Integer,
+    Interval,
+    String,
+    Table,
+    Uuid,
+    and_,
+    bindparam,
+    case,
+    func,
+    insert,
+    literal,
+    or_,
+    select,
+    true,
+    update,
+)
+from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+
+from authserver.clients.models import Client
+from authserver.db import UTCDateTime
+from authserver.sessions.models import UserSession
+from authserver.statement import Statement
+from authserver.tokens.models import DenylistEntry, DenylistState
+from authserver.tokens.truth import STATE
+from authserver.users.models import User
+
+
+def is_alive(now: datetime | BindParameter[datetime]) -> ColumnElement[bool]:
+    """Return the condition for a session that has neither been ended nor run out."""
+    return and_(UserSession.revoked_at.is_(None), UserSession.expires_at > now)
+
+
+def _later(column: ColumnElement[datetime] | object, value: ColumnElement[datetime]) -> ColumnElement[datetime]:
+    return case((column > value, column), else_=value)
+
+
+def _earlier(column: ColumnElement[datetime] | object, value: ColumnElement[datetime]) -> ColumnElement[datetime]:
+    return case((column < value, column), else_=value)
+
+
+def _date(name: str) -> BindParameter[datetime]:
+    return bindparam(name, type_=UTCDateTime)
+
+
+START = Statement(
+    insert(cast("Table", UserSession.__table__))
+    .from_select(
+        [
+            "id", "user_id", "client_id", "grant", "scope", "token_jti", "tokens_expire_at", "refresh_hash",
+            "generation", "ip", "user_agent", "created_at", "last_used_at", "expires_at", "max_expires_at",
+        ],
+        select(
+            bindparam("session_id", type_=Uuid),
+            User.id,
+            Client.id,
+            bindparam("by_grant", type_=String),
+            bindparam("scope", type_=String),
+            bindparam("jti", type_=String),
+            _date("access_expires_at"),
+            bindparam("family_hash", type_=String),
+            literal(0),
+            bindparam("ip", type_=String),
+            bindparam("user_agent", type_=String),
+            _date("now"),
+            _date("now"),
+            _date("idle_until"),
+            _date("max_expires_at"),
+        )
+        .select_from(User)
+        .join(Client, Client.id == bindparam("of_client", type_=String))
+        .where(
+            User.id == bindparam("of_user", type_=Uuid),
+            User.is_active,
+            User.generation == bindparam("of_generation", type_=Integer),
+            Client.is_active,
+        )
+        .with_for_update(read=True, of=[User, Client]),
+        include_defaults=False,
+    )
+    .returning(UserSession.id)
+)  # fmt: skip
+"""A row for a sign-in, if user and client are still what they were; both stay so until the row is committed."""
+
+ROTATE = Statement(
+    update(UserSession)
+    .where(
+        UserSession.refresh_hash == bindparam("family_hash"),
+        UserSession.client_id == bindparam("of_client"),
+        # `<`: the newest token may be ahead of a database that has lost its last commits.
+        UserSession.generation <= bindparam("presented", type_=Integer),
+        is_alive(_date("now")),
+    )
+    .values(
+        generation=bindparam("presented", type_=Integer) + 1,
+        rotated_at=_date("now"),
+        token_jti=bindparam("jti"),
+        tokens_expire_at=_later(UserSession.tokens_expire_at, _date("access_expires_at")),
+        expires_at=_earlier(UserSession.max_expires_at, _date("idle_until")),
+        last_used_at=_date("now"),
+    )
+    .returning(
+        UserSession.id,
+        UserSession.user_id,
+        select(User.username).where(User.id == UserSession.user_id).scalar_subquery().label("username"),
+        UserSession.scope,
+        UserSession.token_jti,
+        UserSession.max_expires_at,
+    )
+    .execution_options(synchronize_session=False)
+)
+"""The compare-and-set: the whole refresh, and its one commit."""
+
+FIND = Statement(
+    select(*UserSession.__table__.columns, User.username)
+    .join(User, User.id == UserSession.user_id)
+    .where(UserSession.refresh_hash == bindparam("family_hash", type_=String))
+)
+
+_ended = (
+    update(UserSession)
+    .where(
+        UserSession.id == bindparam("session_id", type_=Uuid),
+        or_(
+            UserSession.revoked_at.is_(None),
+            UserSession.tokens_expire_at > _date("now") - bindparam("margin", type_=Interval),
+        ),
+    )
+    .values(
+        revoked_at=func.coalesce(UserSession.revoked_at, _date("now")),
+        revoked_because=func.coalesce(UserSession.revoked_because, bindparam("because", type_=String)),
+    )
+    .returning(
+        (literal("s:") + func.cast(UserSession.id, String)).label("entry"),
+        (UserSession.tokens_expire_at + bindparam("margin", type_=Interval)).label("forget_at"),
+    )
+    .cte("ended")
+)
+END = Statement(
+    select(_ended.c.entry, _ended.c.forget_at, *STATE)
+    .select_from(DenylistState)
+    .outerjoin(_ended, true())
+    .add_cte(
+        postgresql_insert(DenylistEntry)
+        .from_select(["entry", "forget_at"], select(_ended.c.entry, _ended.c.forget_at), include_defaults=False)
+        .on_conflict_do_nothing()
+        .cte("written")
+    )
+)
+"""lifecycle.end for one session, denylist.deny and the state of the copy (truth.write_by), on PostgreSQL."""
