@@ -79,7 +79,8 @@ class Connection(HttpToolsProtocol):
         """Have all of a request."""
         self._is_in_body = False
         self._wait_no_more()
-        self._waiting.pop(self, None)
+        if self._is_asked:  # it may have been answered before it had all arrived
+            self._waiting.pop(self, None)
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
@@ -92,10 +93,10 @@ class Connection(HttpToolsProtocol):
     def shutdown(self) -> None:
         """Answer what is being asked, or comes within PARTING_SECONDS, with `Connection: close`."""
         self.is_parting = True
-        if self._is_at_rest():
-            self.loop.call_later(PARTING_SECONDS, self._part)
-        else:
+        if self._is_asked:
             self.cycle.keep_alive = False
+        else:
+            self.loop.call_later(PARTING_SECONDS, self._part)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Have nothing to wait for."""
@@ -103,11 +104,8 @@ class Connection(HttpToolsProtocol):
         self._wait_no_more()
         super().connection_lost(exc)
 
-    def _is_at_rest(self) -> bool:
-        return not self._is_asked
-
     def _part(self) -> None:
-        if self._is_at_rest():
+        if not self._is_asked:
             self.transport.close()
 
     def _fault(self) -> str | None:
