@@ -36,23 +36,25 @@ REVOKED_SECONDS = 10.0
 
 COMMIT = "sqlalchemy.ext.asyncio:AsyncSession.commit"
 HASHED = "after authserver.users.passwords:Hasher.hash"
-STARTED = "after authserver.sessions.lifecycle:Sessions.start"
-ROTATED = "after authserver.sessions.lifecycle:Sessions.rotate"
-DENIED = "after authserver.tokens.denylist:Denylist.deny"
+STATEMENT = "authserver.db:Database._ask"
+"""One statement past the ORM: its commit too, unless it stands in a transaction."""
+VERIFIED = "after authserver.users.passwords:Hasher.verify"
+ROTATING = "before authserver.sessions.lifecycle:Sessions.rotate"
+WRITE = "authserver.tokens.truth:write_by"
 FILL = "authserver.tokens.copy:Copy.fill"
 ADD = "authserver.tokens.copy:Copy.add"
 INSTALL = "authserver.tokens.copy:Copy.install"
 POINTS = {
     "register, before the commit": f"{HASHED}, before {COMMIT}",
     "register, after the commit": f"{HASHED}, after {COMMIT}",
-    "sign in, before the commit": f"{STARTED}, before {COMMIT}",
-    "sign in, after the commit": f"{STARTED}, after {COMMIT}",
-    "rotate, before the commit": f"{ROTATED}, before {COMMIT}",
-    "rotate, after the commit": f"{ROTATED}, after {COMMIT}",
-    "revoke, before the commit": f"{DENIED}, before {COMMIT}",
-    "revoke, before Redis": f"{DENIED}, before {ADD}",
-    "revoke, after Redis": f"{DENIED}, after {ADD}",
-    "revoke, after distrust": f"{DENIED}, after {ADD}, after {COMMIT}",
+    "sign in, before the commit": f"{VERIFIED}, before {STATEMENT}",
+    "sign in, after the commit": f"{VERIFIED}, after {STATEMENT}",
+    "rotate, before the commit": f"{ROTATING}, before {STATEMENT}",
+    "rotate, after the commit": f"{ROTATING}, after {STATEMENT}",
+    "revoke, before the commit": f"before {WRITE}, after {STATEMENT}",
+    "revoke, before Redis": f"after {WRITE}, before {ADD}",
+    "revoke, after Redis": f"after {WRITE}, after {ADD}",
+    "revoke, after distrust": f"after {WRITE}, after {ADD}, after {COMMIT}",
     "refill, between two pages": f"after {FILL}",
     "refill, before the copy is installed": f"before {INSTALL}",
     "refill, before the state is committed": f"after {INSTALL}",
