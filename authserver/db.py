@@ -99,7 +99,10 @@ class Database:
         self.is_sqlite = self.engine.dialect.name == "sqlite"
         self.breaker = Breaker("database", settings.breaker_max_failures, settings.breaker_probe_seconds)
         self._sessions = async_sessionmaker(self.engine, expire_on_commit=False)
+        self._patience = settings.database_timeout_seconds
         self._room = settings.database_pool_size * _CROWD
+        self._turns = asyncio.Semaphore(settings.database_pool_size)
+        """First come, first served; the pool lets who gives a connection back take it again before those who wait."""
         self._only_writer = asyncio.Lock()
         """SQLite has one writer at a time; those who wait for their turn here do not fight for it there."""
 
@@ -192,7 +195,7 @@ class Database:
         try:
             with self.breaker.admit((StoreUnavailable,)):
                 try:
-                    async with asyncio.timeout(self._timeout):
+                    async with asyncio.timeout(self._timeout), self._connection_turn():
                         yield
                 except (IntegrityError, DataError):
                     raise
@@ -203,6 +206,21 @@ class Database:
                     raise StoreUnavailable("database", _reason(failure)) from failure
         finally:
             self._room += 1
+
+    @asynccontextmanager
+    async def _connection_turn(self) -> AsyncIterator[None]:
+        if self._turns.locked():
+            try:
+                async with asyncio.timeout(self._patience):
+                    await self._turns.acquire()
+            except TimeoutError:
+                raise Busy("all database connections are in use") from None
+        else:
+            await self._turns.acquire()
+        try:
+            yield
+        finally:
+            self._turns.release()
 
     async def lock(self, tx: AsyncSession, name: str, *, shared: bool = False) -> None:
         """Let one transaction of all nodes at a time past this point, or many that share; each holds it to its end.

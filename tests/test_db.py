@@ -1,0 +1,103 @@
+"""The database's connections: shared fairly, given back whatever happens; the quick way says what the slow one says."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from sqlalchemy import QueuePool, String, bindparam, func, select
+
+from authserver.clients.models import Client
+from authserver.db import Base, Database
+from authserver.errors import Busy, StoreUnavailable
+from authserver.sessions import statements
+from authserver.settings import Settings
+from authserver.statement import Statement
+from authserver.users.models import User
+from tests.factories import NewClient, NewUser
+
+FIND = Statement(select(*Client.__table__.columns).where(Client.id == bindparam("this", type_=String)))
+
+
+@pytest.fixture
+async def narrow(settings: Settings) -> AsyncIterator[Database]:
+    """A database with two connections."""
+    db = Database(Settings(_env_file=None, **(settings.model_dump() | {"database_pool_size": 2})))
+    yield db
+    await db.close()
+
+
+def _names(table: type[Base]) -> list[str]:
+    return [column.name for column in table.__table__.columns]
+
+
+def taken(db: Database) -> int:
+    assert isinstance(db.engine.pool, QueuePool)
+    return db.engine.pool.checkedout()
+
+
+async def test_nobody_who_waits_is_passed_by_those_who_come_again_at_once(narrow: Database) -> None:
+    """Asyncio's queue, on which SQLAlchemy's pool stands, would have let some wait until they gave up."""
+    order: list[int] = []
+
+    async def ask_often(number: int) -> None:
+        for _ in range(20):
+            await narrow.ask(FIND, {"this": "nobody"})
+            order.append(number)
+
+    await asyncio.gather(*(ask_often(number) for number in range(12)))
+    assert len(set(order[:36])) == 12  # all had a turn before anybody had many
+    assert taken(narrow) == 0
+
+
+async def test_more_than_can_be_served_in_time_are_told_so(narrow: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(narrow, "_patience", 0.05)
+    release = asyncio.Event()
+
+    async def hold() -> None:
+        async with narrow.read():
+            await release.wait()
+
+    holders = [asyncio.create_task(hold()) for _ in range(2)]
+    await asyncio.sleep(0.02)
+    with pytest.raises(Busy):
+        await narrow.ask(FIND, {"this": "nobody"})
+    release.set()
+    await asyncio.gather(*holders)
+    assert await narrow.ask(FIND, {"this": "nobody"}) is None
+    assert not narrow.breaker.is_open
+
+
+async def test_a_caller_who_gives_up_leaves_no_connection_taken(narrow: Database) -> None:
+    slow = Statement(select(func.pg_sleep(0.5))) if not narrow.is_sqlite else FIND
+    for _ in range(4):
+        asking = asyncio.create_task(narrow.ask(slow, {"this": "x"}))
+        await asyncio.sleep(0.01)
+        asking.cancel()
+        await asyncio.wait([asking])
+    assert taken(narrow) == 0
+    assert await narrow.ask(FIND, {"this": "nobody"}) is None
+
+
+async def test_a_statement_that_fails_is_a_store_that_cannot_be_asked(narrow: Database) -> None:
+    broken = Statement(select(func.no_such_function().label("x")))
+    with pytest.raises(StoreUnavailable):
+        await narrow.ask(broken, {})
+    assert taken(narrow) == 0
+
+
+async def test_the_quick_way_answers_what_the_orm_answers(
+    narrow: Database, new_client: NewClient, new_user: NewUser
+) -> None:
+    app, user = await new_client(audience=["a", "b"]), await new_user()
+    async with narrow.read() as tx:
+        client_row: Any = await tx.get_one(Client, app.client_id)
+        user_row: Any = await tx.get_one(User, user.id)
+        in_session = await narrow.ask(FIND, {"this": app.client_id}, tx)
+    quick = await narrow.ask(FIND, {"this": app.client_id})
+    assert quick == in_session == {name: getattr(client_row, name) for name in _names(Client)}
+    find_user = Statement(select(*User.__table__.columns).where(User.username == bindparam("this", type_=String)))
+    assert await narrow.ask(find_user, {"this": user.username}) == {
+        name: getattr(user_row, name) for name in _names(User)
+    }
+    assert await narrow.ask(statements.FIND, {"family_hash": "none"}) is None
