@@ -14,7 +14,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from redis import Redis
+from redis.connection import Connection
 from redis.crc import key_slot
 from redis.exceptions import RedisError
 from typing_extensions import override
@@ -22,7 +22,7 @@ from typing_extensions import override
 from tests.servers import LOOPBACK, START_SECONDS, Server, Valkey, free_port
 
 SERVICE = "the-masters-name"
-PASSWORD = "p@ss/word?#:"
+REDIS_PASSWORD = "p@ss/word?#:"
 WRITTEN_PASSWORD = "p%40ss%2Fword%3F%23%3A"
 
 
@@ -33,8 +33,14 @@ def hosts(*servers: Server) -> str:
 
 def tell(server: Server, *command: str | int, password: str | None = None) -> Any:
     """Run a command; RedisError if it is refused."""
-    with Redis(host=LOOPBACK, port=server.port, password=password, decode_responses=True, protocol=2) as redis:
-        return redis.execute_command(*command)  # type: ignore[no-untyped-call]
+    connection: Any = Connection(  # type: ignore[no-untyped-call]
+        host=LOOPBACK, port=server.port, password=password, decode_responses=True, protocol=2
+    )
+    try:
+        connection.send_command(*command)
+        return connection.read_response()
+    finally:
+        connection.disconnect()
 
 
 def wait_until(holds: Callable[[], Any]) -> None:
@@ -53,11 +59,11 @@ def wait_until(holds: Callable[[], Any]) -> None:
 class Sentinel(Valkey):
     """A sentinel; what it is told and finds out, it keeps in its configuration file."""
 
-    def __init__(self, master: Valkey, quorum: int, password: str = "", master_password: str = "") -> None:
+    def __init__(self, master_port: int, quorum: int, password: str = "", master_password: str = "") -> None:
         super().__init__()
         (self.directory / "sentinel.conf").write_text(
             f"port {self.port}\nbind {LOOPBACK}\ndir {self.directory}\n"
-            f"sentinel monitor {SERVICE} {LOOPBACK} {master.port} {quorum}\n"
+            f"sentinel monitor {SERVICE} {LOOPBACK} {master_port} {quorum}\n"
             f"sentinel down-after-milliseconds {SERVICE} 500\nsentinel failover-timeout {SERVICE} 2000\n"
             + (f'requirepass "{password}"\nsentinel sentinel-pass "{password}"\n' if password else "")
             + (f'sentinel auth-pass {SERVICE} "{master_password}"\n' if master_password else "")
@@ -72,14 +78,14 @@ class Watched:
     """A master, its replica, and three sentinels; all want a password, the sentinels another one."""
 
     def __init__(self) -> None:
-        self.master = Valkey(requirepass=PASSWORD, masterauth=PASSWORD)
+        self.master = Valkey(requirepass=REDIS_PASSWORD, masterauth=REDIS_PASSWORD)
         self.replica = Valkey(
-            requirepass=PASSWORD,
-            masterauth=PASSWORD,
+            requirepass=REDIS_PASSWORD,
+            masterauth=REDIS_PASSWORD,
             replicaof=f"{LOOPBACK} {self.master.port}",
             repl_diskless_sync_delay="0",
         )
-        self.sentinels = [Sentinel(self.master, 2, "another", PASSWORD) for _ in range(3)]
+        self.sentinels = [Sentinel(self.master.port, 2, "another", REDIS_PASSWORD) for _ in range(3)]
         self.url = (
             f"redis+sentinel://:{WRITTEN_PASSWORD}@{hosts(*self.sentinels)}/{SERVICE}/3?sentinel_password=another"
         )
@@ -91,16 +97,19 @@ class Watched:
 
     def form(self) -> None:
         """Wait until the sentinels know each other and the replica."""
-        wait_until(lambda: "master_link_status:up" in str(tell(self.replica, "INFO REPLICATION", password=PASSWORD)))
+        wait_until(
+            lambda: "master_link_status:up" in str(tell(self.replica, "INFO REPLICATION", password=REDIS_PASSWORD))
+        )
         for sentinel in self.sentinels:
             wait_until(lambda sentinel=sentinel: self._knows_all(sentinel))  # type: ignore[misc]
 
     @staticmethod
     def _knows_all(sentinel: Sentinel) -> bool:
-        with Redis(host=LOOPBACK, port=sentinel.port, password="another", decode_responses=True, protocol=2) as redis:
-            master: Any = redis.sentinel_master(SERVICE)
-            replicas: Any = redis.sentinel_slaves(SERVICE)
-        return master["num-other-sentinels"] == 2 and [each["flags"] for each in replicas] == ["slave"]
+        master = tell(sentinel, "SENTINEL MASTER", SERVICE, password="another")
+        replicas = tell(sentinel, "SENTINEL REPLICAS", SERVICE, password="another")
+        others = dict(zip(master[::2], master[1::2], strict=True))["num-other-sentinels"]
+        flags = [dict(zip(each[::2], each[1::2], strict=True))["flags"] for each in replicas]
+        return others == "2" and flags == ["slave"]
 
 
 class Cluster:
@@ -109,8 +118,8 @@ class Cluster:
     def __init__(self, key: str, has_replica: bool = False, **options: str) -> None:
         self.slot = key_slot(key.encode())
         self.nodes = [self._node(**options) for _ in range(3)]
-        self.owner = self.nodes[self.slot * 3 // 16384]
-        self.other = next(node for node in self.nodes if node is not self.owner)
+        self.master = self.nodes[self.slot * 3 // 16384]
+        self.other = next(node for node in self.nodes if node is not self.master)
         self.replica = self._node(**options) if has_replica else None
         self.servers = [*self.nodes, *([self.replica] if self.replica else [])]
         self.url = f"redis+cluster://{hosts(*self.nodes)}"
@@ -132,7 +141,7 @@ class Cluster:
         for node in self.servers:
             wait_until(lambda node=node: self._knows_all(node))  # type: ignore[misc]
         if self.replica:
-            tell(self.replica, "CLUSTER REPLICATE", tell(self.owner, "CLUSTER MYID"))
+            tell(self.replica, "CLUSTER REPLICATE", tell(self.master, "CLUSTER MYID"))
             wait_until(lambda: "master_link_status:up" in str(tell(self.replica, "INFO REPLICATION")))  # type: ignore[arg-type]
             for node in self.nodes:
                 wait_until(lambda node=node: "slave" in str(tell(node, "CLUSTER NODES")))  # type: ignore[misc]
@@ -143,17 +152,17 @@ class Cluster:
 
     def begin_move(self) -> None:
         """Open the slot for its way to the other node."""
-        tell(self.other, "CLUSTER SETSLOT", self.slot, "IMPORTING", tell(self.owner, "CLUSTER MYID"))
-        tell(self.owner, "CLUSTER SETSLOT", self.slot, "MIGRATING", tell(self.other, "CLUSTER MYID"))
+        tell(self.other, "CLUSTER SETSLOT", self.slot, "IMPORTING", tell(self.master, "CLUSTER MYID"))
+        tell(self.master, "CLUSTER SETSLOT", self.slot, "MIGRATING", tell(self.other, "CLUSTER MYID"))
 
     def move_keys(self) -> None:
         """Move all keys of the slot, with what is in them."""
-        while keys := tell(self.owner, "CLUSTER GETKEYSINSLOT", self.slot, 100):
-            tell(self.owner, "MIGRATE", LOOPBACK, self.other.port, "", 0, 1000, "KEYS", *keys)
+        while keys := tell(self.master, "CLUSTER GETKEYSINSLOT", self.slot, 100):
+            tell(self.master, "MIGRATE", LOOPBACK, self.other.port, "", 0, 1000, "KEYS", *keys)
 
     def end_move(self) -> None:
         """Give the slot to the other node."""
-        for node in (self.other, self.owner, *self.nodes):
+        for node in (self.other, self.master, *self.nodes):
             tell(node, "CLUSTER SETSLOT", self.slot, "NODE", tell(self.other, "CLUSTER MYID"))
 
 
