@@ -70,12 +70,15 @@ class Master:
         """
         asked = [asyncio.ensure_future(ask(guide)) for guide in guides]
         answers: Counter[Address] = Counter()
+        reason: Exception | str = "no answer in time"
         try:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._seconds):
                     for answer in asyncio.as_completed(asked):
-                        with suppress(exceptions.RedisError, OSError):
+                        try:
                             answers[await answer] += 1
+                        except (exceptions.RedisError, OSError) as failure:
+                            reason = failure
                         if answers and answers.most_common(1)[0][1] * 2 > len(guides):
                             break
         finally:
@@ -83,7 +86,7 @@ class Master:
                 question.cancel()
             await asyncio.gather(*asked, return_exceptions=True)
         if not answers:
-            raise exceptions.ConnectionError(f"none of {len(guides)} asked says where the master is")
+            raise exceptions.ConnectionError(f"none of {len(guides)} asked says where the master is: {reason}")
         return answers.most_common(1)[0][0]
 
     async def _ask_sentinel(self, sentinel: Address) -> Address:
