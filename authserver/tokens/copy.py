@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from authserver.errors import StoreUnavailable
 from authserver.redis import Line, Redis
+from authserver.redis_master import TAG
 
-KEY = "{authserver:denylist}"
-"""The braces keep this key and the one being filled in the same slot of a cluster."""
+KEY = f"{TAG}:denylist"
 FILL_SECONDS = 60
 _AT_ONCE = 200
 """So many checks share a round trip; more would take Redis too long for its time-out."""
@@ -56,7 +56,7 @@ class Copy:
     """Asks and fills the set; StoreUnavailable for every fault."""
 
     def __init__(self, redis: Redis) -> None:
-        self.line: Line = redis.line()
+        self.line: Line = redis.line(KEY)
         """The one connection that everything goes through."""
         self._waiting: list[tuple[Sequence[str], asyncio.Future[Look]]] = []
         self._asking: asyncio.Task[None] | None = None
@@ -72,27 +72,27 @@ class Copy:
     async def add(self, run: str, marker: str, entries: Mapping[str, float]) -> bool:
         """Add entries to the set that has this marker, in this process; False if there is none."""
         arguments = [part for entry, score in entries.items() for part in (entry, str(score))]
-        answers, answered_by = await self.line.ask(lambda pipe: pipe.eval(_ADD, 1, KEY, run, marker, *arguments))
+        answers, answered_by = await self.line.ask(("EVAL", _ADD, 1, KEY, run, marker, *arguments))
         return bool(answers[0] == 1 and answered_by == run)
 
     async def fill(self, name: str, run: str, entries: Mapping[str, float]) -> None:
         """Add entries to a new set of this name; StoreUnavailable if the process is another one by now."""
         key = f"{KEY}:{name}"
         if entries:
-            scores = dict(entries)
-            _, answered_by = await self.line.ask(lambda pipe: (pipe.zadd(key, scores), pipe.expire(key, FILL_SECONDS)))
+            scores = [part for entry, score in entries.items() for part in (score, entry)]
+            _, answered_by = await self.line.ask(("ZADD", key, *scores), ("EXPIRE", key, FILL_SECONDS))
             if answered_by != run:
                 raise StoreUnavailable("redis", "another process answers")
 
     async def install(self, name: str, run: str, marker: str, count: int) -> bool:
         """Put the new set, which must have so many entries, in the place of the old one, with its marker."""
         key = f"{KEY}:{name}"
-        answers, answered_by = await self.line.ask(lambda pipe: pipe.eval(_INSTALL, 2, KEY, key, marker, str(count)))
+        answers, answered_by = await self.line.ask(("EVAL", _INSTALL, 2, KEY, key, marker, count))
         return bool(answers[0] == 1 and answered_by == run)
 
     async def forget(self, until: float, at_most: int) -> int:
         """Remove some of the entries that may be forgotten; return how many."""
-        answers, _ = await self.line.ask(lambda pipe: pipe.eval(_FORGET, 1, KEY, str(until), str(at_most)))
+        answers, _ = await self.line.ask(("EVAL", _FORGET, 1, KEY, str(until), str(at_most)))
         return int(answers[0])
 
     async def _ask(self) -> None:
@@ -114,7 +114,7 @@ class Copy:
     async def _look(self, members: Iterable[str]) -> Look:
         asked = list(members)
         # The role comes in the same reply: a process that has just been demoted may have lost entries, not the marker.
-        answers, run = await self.line.ask(lambda pipe: (pipe.role(), pipe.zmscore(KEY, asked)))
+        answers, run = await self.line.ask(("ROLE",), ("ZMSCORE", KEY, *asked))
         role, scores = answers
         found = frozenset(member for member, score in zip(asked, scores, strict=True) if score is not None)
         return Look(found, run if role[0] == "master" else "")
