@@ -13,8 +13,9 @@ from tests.bench.load import NoGenerator
 from tests.bench.operations import KINDS, WrongAnswer
 from tests.bench.report import Options, Outcome
 from tests.bench.speed import speed
+from tests.bench.storm import storm
 
-INSTRUMENTS: dict[str, Callable[[Options], Coroutine[Any, Any, Outcome]]] = {"speed": speed}
+INSTRUMENTS: dict[str, Callable[[Options], Coroutine[Any, Any, Outcome]]] = {"speed": speed, "storm": storm}
 
 
 def main() -> int:

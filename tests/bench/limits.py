@@ -119,13 +119,17 @@ async def limits(stores: Stores, settings: Settings, *, workers: int) -> AsyncIt
                        "--workers", str(workers), "--no-access-log", "--log-level", "warning"]  # fmt: skip
             process = await stack.enter_async_context(running(command, port, stores.directory))
             contestants.append(Bare(name, title, port, process))
-        hasher = argon2.PasswordHasher(
-            settings.argon2_time_cost, settings.argon2_memory_kib, settings.argon2_parallelism
-        )
-        contestants.append(Argon2(hasher))
+        contestants.append(raw_argon2(settings))
         contestants += await _redis(stack, stores)
         contestants += await _postgres(stack, stores)
         yield contestants
+
+
+def raw_argon2(settings: Settings) -> Argon2:
+    """Return the limit of every sign-in."""
+    return Argon2(
+        argon2.PasswordHasher(settings.argon2_time_cost, settings.argon2_memory_kib, settings.argon2_parallelism)
+    )
 
 
 async def _redis(stack: AsyncExitStack, stores: Stores) -> list[Contestant]:

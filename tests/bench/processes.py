@@ -1,10 +1,14 @@
 """What processes use: processor time, and memory."""
 
+import asyncio
 import platform
 import time
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
 
 import psutil
+
+_LOOK_SECONDS = 0.1
 
 
 def processor_seconds(process: int) -> float:
@@ -40,3 +44,20 @@ def family(parent: int) -> list[int]:
 def resident_mib(processes: Iterable[int]) -> float:
     """Return the resident memory of some processes together, in MiB."""
     return sum(psutil.Process(process).memory_info().rss for process in processes) / 2**20
+
+
+@asynccontextmanager
+async def peak_mib(processes: Sequence[int]) -> AsyncIterator[list[float]]:
+    """Watch the resident memory of some processes; the list's one member is the most that they had together."""
+    peak = [resident_mib(processes)]
+
+    async def watch() -> None:
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            peak[0] = max(peak[0], resident_mib(processes))
+
+    watching = asyncio.create_task(watch())
+    try:
+        yield peak
+    finally:
+        watching.cancel()
