@@ -9,13 +9,22 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench import report
+from tests.bench.flat import flat
 from tests.bench.load import NoGenerator
 from tests.bench.operations import KINDS, WrongAnswer
+from tests.bench.overload import overload
 from tests.bench.report import Options, Outcome
 from tests.bench.speed import speed
+from tests.bench.start import start
 from tests.bench.storm import storm
 
-INSTRUMENTS: dict[str, Callable[[Options], Coroutine[Any, Any, Outcome]]] = {"speed": speed, "storm": storm}
+INSTRUMENTS: dict[str, Callable[[Options], Coroutine[Any, Any, Outcome]]] = {
+    "speed": speed,
+    "storm": storm,
+    "overload": overload,
+    "flat": flat,
+    "start": start,
+}
 
 
 def main() -> int:

@@ -28,13 +28,23 @@ class DurablePostgres(Postgres):
     def _launch(self, log: int) -> subprocess.Popen[bytes]:
         if not self._data.exists():
             self._initialise()
-            with (self._data / "postgresql.conf").open("a") as options:
-                options.write(f"listen_addresses = '{LOOPBACK}'\nport = {self.port}\nunix_socket_directories = ''\n"
-                              "max_connections = 300\nfsync = on\nsynchronous_commit = on\n")  # fmt: skip
+            with (self._data / "postgresql.conf").open("a") as file:
+                file.writelines(f"{name} = '{value}'\n" for name, value in self._options().items())
         return subprocess.Popen(
             [self._programs / "postgres", "-D", self._data],
             stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.directory, user=_user(), start_new_session=True,
         )  # fmt: skip
+
+    def _options(self) -> dict[str, object]:
+        return {
+            "listen_addresses": LOOPBACK,
+            "port": self.port,
+            "unix_socket_directories": "",
+            "max_connections": 300,
+            "fsync": "on",
+            "synchronous_commit": "on",
+            "track_activity_query_size": 16_384,  # for plans.py
+        }
 
     def plain_url(self, database: str = "postgres") -> str:
         """Return the URL as asyncpg itself reads it."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +14,7 @@ from tests.bench.population import Population, populated
 from tests.bench.servers import Node, Stores, production, serving
 
 _TRUST_SECONDS = 60.0
+Filling = Callable[[str], Awaitable[None]]
 
 
 @dataclass(frozen=True)
@@ -26,9 +27,16 @@ class Site:
 
 
 @asynccontextmanager
-async def opened(stores: Stores, database: str, *, workers: int, **changes: Any) -> AsyncIterator[Site]:
-    """Start a server on a database of its own, fill that, and wait until Redis has the denylist, if it is there."""
+async def opened(
+    stores: Stores, database: str, *, workers: int, fill: Filling | None = None, **changes: Any
+) -> AsyncIterator[Site]:
+    """Start a server on a database of its own with people in it, and wait until Redis has the denylist, if it is there.
+
+    `fill` puts more into the database before anybody looks.
+    """
     settings = await production(stores, database, **changes)
+    if fill:
+        await fill(stores.postgres.plain_url(database))
     async with serving(stores, settings, workers=workers) as node, populated(node.settings) as population:
         if settings["redis_url"].startswith(stores.valkey.url().rpartition("/")[0]):
             await trusted(node)
