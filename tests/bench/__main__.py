@@ -11,8 +11,11 @@ from typing import Any
 from tests.bench import report
 from tests.bench.flat import flat
 from tests.bench.load import NoGenerator
+from tests.bench.nodes import nodes
 from tests.bench.operations import KINDS, WrongAnswer
 from tests.bench.overload import overload
+from tests.bench.peers.beside import peers
+from tests.bench.peers.node_oidc_provider import NoPeer
 from tests.bench.report import Options, Outcome
 from tests.bench.speed import speed
 from tests.bench.start import start
@@ -24,6 +27,8 @@ INSTRUMENTS: dict[str, Callable[[Options], Coroutine[Any, Any, Outcome]]] = {
     "overload": overload,
     "flat": flat,
     "start": start,
+    "nodes": nodes,
+    "peers": peers,
 }
 
 
@@ -48,7 +53,7 @@ def main() -> int:
     try:
         work = INSTRUMENTS[name](options) if name in INSTRUMENTS else speed(options, arguments.what)
         outcome = asyncio.run(work)
-    except (NoGenerator, WrongAnswer) as failure:
+    except (NoGenerator, NoPeer, WrongAnswer) as failure:
         _say(f"scripts/bench: {failure}")
         return 1
     sys.stdout.write(f"{report.origin()}\n\n{outcome.text}\n")

@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Protocol
 
+_WARM_UP_SECONDS = 1.0
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -42,8 +44,10 @@ class Contestant(Protocol):
 async def take_turns(
     contestants: Sequence[Contestant], rounds: int, seconds: float, say: Callable[[str], None]
 ) -> dict[str, list[Sample]]:
-    """Measure each in every round; return the samples by the contestants' names."""
+    """Measure each in every round, after one that does not count; return the samples by the contestants' names."""
     samples: dict[str, list[Sample]] = {contestant.name: [] for contestant in contestants}
+    for contestant in contestants:
+        await contestant.measure(_WARM_UP_SECONDS)
     for number in range(1, rounds + 1):
         for contestant in contestants:
             sample = await contestant.measure(seconds)

@@ -16,7 +16,7 @@ from tests.bench.contest import Sample, median
 from tests.bench.operations import KINDS, WITHOUT_REDIS, Operation
 from tests.bench.pace import Paced, Plan, percentile
 from tests.bench.report import Options, Outcome
-from tests.bench.servers import both_stores, serving
+from tests.bench.servers import both_stores, serving, settings_of
 from tests.bench.site import Site
 from tests.servers import LOOPBACK, free_port
 
@@ -72,13 +72,7 @@ async def flat(options: Options, sizes: Mapping[str, tuple[int, int]] = _SIZES) 
 
 async def _without_redis(stack: AsyncExitStack, place: Site, workers: int) -> Site:
     """Start one more node on the same database that cannot reach Redis."""
-    settings = place.node.settings
-    same = {
-        "environment": settings.environment, "issuer": settings.issuer, "throttle_enabled": settings.throttle_enabled,
-        "secret_key": settings.secret_key.get_secret_value(),
-        "database_url": settings.database_url.get_secret_value(),
-        "redis_url": f"redis://{LOOPBACK}:{free_port()}/0",
-    }  # fmt: skip
+    same = settings_of(place.node) | {"redis_url": f"redis://{LOOPBACK}:{free_port()}/0"}
     node = await stack.enter_async_context(serving(place.stores, same, workers=workers))
     return replace(place, node=node)
 

@@ -16,11 +16,10 @@ import asyncpg
 from redis.asyncio import Redis
 
 from authserver.settings import Settings
-from tests.bench import load, processes
+from tests.bench import processes
 from tests.bench.contest import Contestant, Sample
 from tests.bench.load import Load, http
-from tests.bench.operations import sample
-from tests.bench.processes import used_by
+from tests.bench.operations import driven
 from tests.bench.servers import Stores, running
 from tests.servers import free_port
 
@@ -40,11 +39,7 @@ class Bare:
 
     async def measure(self, seconds: float) -> Sample:
         """Send it what an introspection looks like."""
-        workers = processes.workers(self.process)
-        before = used_by(workers)
-        sent = Load([_REQUEST])
-        run = await load.drive(self.port, sent, seconds)
-        return sample(run, sent, used_by(workers) - before, None)
+        return await driven(self.port, Load([_REQUEST]), seconds, processes.workers(self.process), None)
 
 
 @dataclass(frozen=True)

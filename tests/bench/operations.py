@@ -14,9 +14,10 @@ from joserfc.jwk import ECKey
 from authserver.keys.keyring import ALGORITHM
 from tests.bench import load
 from tests.bench.contest import Sample
-from tests.bench.load import CONNECTIONS, Load, Run, http
+from tests.bench.load import CONNECTIONS, Load, http
 from tests.bench.population import SCOPE, Population
 from tests.bench.processes import used_by
+from tests.bench.servers import Stores
 from tests.bench.site import Site
 from tests.factories import PASSWORD
 
@@ -63,10 +64,7 @@ class Operation:
     async def measure(self, seconds: float) -> Sample:
         """Send it over all connections for so long."""
         sent = (await self.prepared(seconds)).rest()
-        node, stores = self.site.node, self.site.stores
-        before, stores_before = used_by(node.workers()), used_by(stores.processes())
-        run = await load.drive(node.port, sent, seconds)
-        return sample(run, sent, used_by(node.workers()) - before, used_by(stores.processes()) - stores_before)
+        return await driven(self.site.node.port, sent, seconds, self.site.node.workers(), self.site.stores)
 
     async def prepared(self, seconds: float) -> Load:
         """Make what is to be sent in so many seconds, and see that the first of it gets a good answer."""
@@ -93,8 +91,15 @@ async def supported(site: Site, names: Sequence[str], say: Callable[[str], None]
     return found
 
 
-def sample(run: Run, sent: Load, used: float, stores_used: float | None) -> Sample:
-    """Return what a run comes to, given the processor seconds of the server and of the stores."""
+async def driven(port: int, sent: Load, seconds: float, workers: Sequence[int], stores: Stores | None) -> Sample:
+    """Have the generator send it to a server, and count what the server's workers and the stores use meanwhile."""
+
+    def used() -> tuple[float, float]:
+        return used_by(workers), used_by(stores.processes()) if stores else 0.0
+
+    before, stores_before = used()
+    run = await load.drive(port, sent, seconds)
+    after, stores_after = used()
     requests = max(1, run.requests)
     notes = []
     if run.sent_again and not sent.may_repeat:
@@ -103,8 +108,8 @@ def sample(run: Run, sent: Load, used: float, stores_used: float | None) -> Samp
         per_second=(run.requests - run.refused) / run.seconds,
         p50_ms=run.p50_ms,
         p99_ms=run.p99_ms,
-        server_us=used / requests * 1e6,
-        stores_us=None if stores_used is None else stores_used / requests * 1e6,
+        server_us=(after - before) / requests * 1e6,
+        stores_us=(stores_after - stores_before) / requests * 1e6 if stores else None,
         generator_share=run.processor_seconds / run.seconds,
         failures=run.refused + run.lost,
         notes=notes,

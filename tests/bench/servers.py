@@ -131,6 +131,19 @@ async def serving(stores: Stores, settings: Mapping[str, Any], *, workers: int) 
         program.kill()
 
 
+def settings_of(node: Node) -> dict[str, Any]:
+    """Return the settings for one more node beside this one: the same issuer, the same stores."""
+    settings = node.settings
+    return {
+        "environment": settings.environment,
+        "issuer": settings.issuer,
+        "secret_key": settings.secret_key.get_secret_value(),
+        "database_url": settings.database_url.get_secret_value(),
+        "redis_url": settings.redis_url.get_secret_value(),
+        "throttle_enabled": settings.throttle_enabled,
+    }
+
+
 @asynccontextmanager
 async def running(command: list[str], port: int, directory: Path) -> AsyncIterator[int]:
     """Run another server, which listens on that port, until the end of the block; its output goes to a file."""
