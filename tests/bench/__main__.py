@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench import report
+from tests.bench.capacity import capacity
 from tests.bench.flat import flat
 from tests.bench.load import NoGenerator
 from tests.bench.nodes import nodes
@@ -29,6 +30,7 @@ INSTRUMENTS: dict[str, Callable[[Options], Coroutine[Any, Any, Outcome]]] = {
     "start": start,
     "nodes": nodes,
     "peers": peers,
+    "capacity": capacity,
 }
 
 
@@ -44,7 +46,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3, help="of which the medians are reported (3)")
     parser.add_argument("--workers", type=int, default=2, help="processes of each server (2)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample there")
-    parser.add_argument("--write", action="store_true", help="put the outcome into docs/performance.md")
+    parser.add_argument("--write", action="store_true", help="put the outcome into the documentation")
     arguments = parser.parse_args()
     name, *others = arguments.what or ["speed"]
     if unknown := {name, *others} - KINDS.keys() - (set() if others else INSTRUMENTS.keys()):

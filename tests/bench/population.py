@@ -63,7 +63,7 @@ class Population:
 
 
 @asynccontextmanager
-async def populated(settings: Settings) -> AsyncIterator[Population]:
+async def populated(settings: Settings, *, sessions: int = SESSIONS) -> AsyncIterator[Population]:
     """Fill a database that a server with these settings has started on."""
     async with Services.open(settings) as services:
         await services.keyring.load()
@@ -75,7 +75,7 @@ async def populated(settings: Settings) -> AsyncIterator[Population]:
             )
         assert secret
         users = await _add_users(services, USERS)
-        sign_ins = await _sign_in(services, client.id, users, SESSIONS)
+        sign_ins = await _sign_in(services, client.id, users, sessions)
         yield Population(services, (client.id, secret), users, sign_ins)
 
 

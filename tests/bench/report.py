@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.application import ROOT
 from tests.bench.contest import Contestant, Sample, median
 
-PAGE = ROOT / "docs" / "performance.md"
+_PAGES = (ROOT / "docs" / "performance.md", ROOT / "docs" / "capacity.md")
 _BUSY_GENERATOR = 0.9
 _HEAD = ("", "per second", "p50 ms", "p99 ms", "CPU µs", "stores µs", "failed")
 
@@ -94,16 +94,14 @@ def _processor() -> str:
 
 
 def write(name: str, outcome: Outcome) -> None:
-    """Put an outcome into its place in docs/performance.md, and its picture beside it."""
+    """Put an outcome into its place in the documentation, and its picture beside the page."""
     begin, end = f"<!-- bench {name} -->", f"<!-- end of bench {name} -->"
-    page = PAGE.read_text()
-    before, found, rest = page.partition(begin)
-    _, also_found, after = rest.partition(end)
-    if not found or not also_found:
-        raise ValueError(f"{PAGE} has no place for {name}")
+    [page] = [page for page in _PAGES if begin in page.read_text()]
+    before, _, rest = page.read_text().partition(begin)
+    _, _, after = rest.partition(end)
     text = f"{origin()}\n\n{outcome.text}"
     if outcome.picture:
-        picture = PAGE.with_name(f"performance-{name}.svg")
+        picture = page.with_name(f"{page.stem}-{name}.svg")
         picture.write_text(outcome.picture)
-        text += f"\n\n![{name}]({picture.name})"
-    PAGE.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}")
+        text = f"![Processor time of each operation]({picture.name})\n\n{text}"
+    page.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}")

@@ -1,12 +1,13 @@
 """Every operation beside the limits of the machine."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 
 from tests.bench import contest, report, site
-from tests.bench.contest import Contestant
+from tests.bench.contest import Contestant, Sample, median
 from tests.bench.limits import limits
 from tests.bench.operations import KINDS, WITHOUT_REDIS, Operation, supported
+from tests.bench.picture import Dots, picture
 from tests.bench.report import Options, Outcome
 from tests.bench.servers import Stores, both_stores
 from tests.servers import LOOPBACK, free_port
@@ -24,7 +25,17 @@ async def speed(options: Options, names: Sequence[str] = tuple(KINDS)) -> Outcom
         samples = await contest.take_turns(contestants, options.rounds, options.seconds, options.say)
     ours, machine = (report.samples_table(those, samples) for those in (operations, floor))
     text = f"{ours}\n\nThe limits of the machine, in the same rounds:\n\n{machine}"
-    return Outcome(text, contest.as_json(samples))
+    groups = [
+        Dots("authserver", "#0969da", _microseconds(operations, samples)),
+        Dots("limits of the machine", "#8c959f", _microseconds(floor, samples)),
+    ]
+    return Outcome(text, contest.as_json(samples), picture("Processor time a request", groups))
+
+
+def _microseconds(
+    contestants: Sequence[Contestant], samples: Mapping[str, Sequence[Sample]]
+) -> list[tuple[str, float]]:
+    return [(one.title, median(samples[one.name]).server_us) for one in contestants]
 
 
 async def _operations(stack: AsyncExitStack, stores: Stores, names: Sequence[str], options: Options) -> list[Operation]:

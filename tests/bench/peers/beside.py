@@ -3,9 +3,10 @@
 from contextlib import AsyncExitStack
 
 from tests.bench import contest, report, site
-from tests.bench.contest import Contestant
+from tests.bench.contest import Contestant, median
 from tests.bench.operations import supported
 from tests.bench.peers.node_oidc_provider import NAMES, node_oidc_provider
+from tests.bench.picture import Dots, picture
 from tests.bench.report import Options, Outcome
 from tests.bench.servers import both_stores
 
@@ -23,4 +24,10 @@ async def peers(options: Options) -> Outcome:
             in_turns += [ours[one.operation]] if one.operation in ours else []
             in_turns.append(one)
         samples = await contest.take_turns(in_turns, options.rounds, options.seconds, options.say)
-    return Outcome(report.samples_table(in_turns, samples), contest.as_json(samples))
+    figures = {one.name: (one.title, median(samples[one.name]).server_us) for one in in_turns}
+    groups = [
+        Dots("authserver", "#0969da", [figures[name] for name in ours]),
+        Dots("node-oidc-provider", "#bc4c00", [figures[one.name] for one in theirs]),
+    ]
+    shown = picture("Processor time a request", groups)
+    return Outcome(report.samples_table(in_turns, samples), contest.as_json(samples), shown)
