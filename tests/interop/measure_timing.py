@@ -8,21 +8,19 @@ Not collected with the suite, for a clock on a busy machine proves nothing: name
 """
 
 import itertools
-import platform
 import secrets
 import statistics
-import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import httpx
-import psutil
 import pytest
 from sqlalchemy import update
 
 from authserver.services import Services
 from authserver.settings import Settings
 from authserver.users.models import User
+from tests.bench.processes import processor_seconds
 from tests.factories import PASSWORD, App, NewClient, basic
 from tests.interop.conftest import program
 
@@ -57,14 +55,6 @@ async def node(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> 
             yield client, running.process.pid
     finally:
         running.kill()
-
-
-def processor_seconds(process: int) -> float:
-    """Return what a process has used so far, all its threads together."""
-    if platform.system() == "Linux":
-        return time.clock_gettime(~process << 3 | 2)  # clock_getcpuclockid(3), which Python lacks; psutil counts 10 ms
-    used = psutil.Process(process).cpu_times()
-    return float(used.user + used.system)
 
 
 async def medians(node: Node, path: str, requests: Requests, expected: tuple[int, str]) -> dict[str, float]:

@@ -1,0 +1,132 @@
+"""node-oidc-provider (node/server.mjs). It has no password grant, and what it revokes is gone from Redis, no more."""
+
+import asyncio
+import json
+import shutil
+import subprocess
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.bench import load, processes
+from tests.bench.contest import Sample
+from tests.bench.load import CONNECTIONS, Load, http
+from tests.bench.operations import KEPT_TOKENS, KINDS, WrongAnswer, driven
+from tests.bench.servers import Stores, running
+from tests.servers import free_port
+
+NAMES = ("introspect", "refresh", "revoke", "client_credentials", "userinfo", "jwks")
+_SOURCES = Path(__file__).with_name("node")
+_CLIENT = ("bench", "a secret of the benchmark, long enough")
+_REDIS_DATABASE = 40
+_MOST_REVOCATIONS_A_SECOND = 10_000
+_INSTALL_SECONDS = 300
+
+
+class NoPeer(Exception):
+    """What the peer needs is not installed."""
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A running node-oidc-provider."""
+
+    directory: Path
+    stores: Stores
+    port: int
+    primary: int
+
+    def seeded(self, *, access: int = 0, refresh: int = 0) -> list[str]:
+        """Make so many tokens with its own models."""
+        command = [
+            _program("node"),
+            "server.mjs",
+            "seed",
+            self.stores.valkey.url(_REDIS_DATABASE),
+            str(access),
+            str(refresh),
+        ]
+        done = subprocess.run(command, cwd=self.directory, check=True, capture_output=True, text=True)
+        tokens = json.loads(done.stdout)
+        return [*tokens["access"], *tokens["refresh"]]
+
+    def load(self, name: str, seconds: float) -> Load:
+        """Return what is sent for an operation in so many seconds."""
+        match name:
+            case "introspect":
+                return self._forms("/token/introspection", self.seeded(access=KEPT_TOKENS))
+            case "revoke":
+                tokens = self.seeded(access=1 + round(seconds * _MOST_REVOCATIONS_A_SECOND))
+                return self._forms("/token/revocation", tokens, may_repeat=False)
+            case "userinfo":
+                return Load([http("GET", "/me", bearer=token) for token in self.seeded(access=KEPT_TOKENS)])
+            case "client_credentials":
+                return Load([http("POST", "/token", form={"grant_type": "client_credentials"}, basic=_CLIENT)])
+            case "refresh":
+                tokens = self.seeded(refresh=CONNECTIONS * 8)
+                form = {"refresh_token": tokens[0], "grant_type": "refresh_token"}
+                before, after = http("POST", "/token", form=form, basic=_CLIENT).split(tokens[0].encode())
+                return Load([token.encode() for token in tokens], around=(before, after), may_repeat=False)
+            case _:
+                return Load([http("GET", "/jwks")])
+
+    def _forms(self, path: str, tokens: Sequence[str], *, may_repeat: bool = True) -> Load:
+        return Load(
+            [http("POST", path, form={"token": token}, basic=_CLIENT) for token in tokens], may_repeat=may_repeat
+        )
+
+
+@dataclass(frozen=True)
+class PeerOperation:
+    """One operation of it."""
+
+    name: str
+    title: str
+    operation: str
+    peer: Peer
+
+    async def measure(self, seconds: float) -> Sample:
+        """Send it over all connections for so long."""
+        sent = await asyncio.to_thread(self.peer.load, self.operation, seconds)
+        status, answer = await asyncio.to_thread(load.ask, self.peer.port, sent.first())
+        if status != 200 or (self.operation == "introspect" and answer["active"] is not True):
+            raise WrongAnswer(f"{self.title}: {status} {answer}")
+        workers = processes.family(self.peer.primary)[1:]
+        return await driven(self.peer.port, sent.rest(), seconds, workers, self.peer.stores)
+
+
+@asynccontextmanager
+async def node_oidc_provider(stores: Stores, count: int) -> AsyncIterator[list[PeerOperation]]:
+    """Install it with its locked packages, run it with so many processes; NoPeer where there is no Node.js."""
+    directory = stores.directory / "node-oidc-provider"
+    await asyncio.to_thread(_install, directory)
+    port = free_port()
+    command = [_program("node"), str(directory / "server.mjs"), "serve", str(port), stores.valkey.url(_REDIS_DATABASE),
+               str(count)]  # fmt: skip
+    async with running(command, port, stores.directory) as primary:
+        peer = Peer(directory, stores, port, primary)
+        yield [PeerOperation(f"node {name}", f"node-oidc-provider: {KINDS[name].title}", name, peer) for name in NAMES]
+
+
+def _install(directory: Path) -> None:
+    shutil.copytree(_SOURCES, directory, ignore=shutil.ignore_patterns("node_modules"))
+    command = [
+        _program("npm"),
+        "ci",
+        "--ignore-scripts",
+        "--no-audit",
+        "--no-fund",
+        "--no-progress",
+        "--prefer-offline",
+    ]
+    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=_INSTALL_SECONDS, check=False)
+    if done.returncode != 0:
+        raise NoPeer(f"npm ci failed: {done.stderr[-2000:]}")
+
+
+def _program(name: str) -> str:
+    found = shutil.which(name)
+    if found is None:
+        raise NoPeer(f"{name} is missing (Node.js 20 or later)")
+    return found
