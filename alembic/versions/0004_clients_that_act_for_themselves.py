@@ -1,4 +1,4 @@
-"""Clients that act for themselves: what their own tokens (client_credentials) carry as `sid`, so that they can be ended.
+"""Clients that act for themselves: what their own tokens carry as `sid`, so that they can be ended.
 
 Revision: 0004, after: 0003.
 """

@@ -105,7 +105,9 @@ async def _sign_in(services: Services, client_id: str, users: Sequence[Person], 
 
 
 async def _begin_session(tx: AsyncSession, services: Services, client_id: str, user: Person) -> SignIn:
-    return await services.sessions.start(
-        tx, user_id=user.id, username=user.username, client_id=client_id, grant="password", scope=SCOPE,
-        refreshable=True, ip="127.0.0.1", user_agent="benchmark",
+    sign_in = await services.sessions.start(
+        user_id=user.id, username=user.username, generation=0, client_id=client_id, grant="password", scope=SCOPE,
+        refreshable=True, ip="127.0.0.1", user_agent="benchmark", tx=tx,
     )  # fmt: skip
+    assert sign_in
+    return sign_in
