@@ -1,6 +1,7 @@
 """Everything that a request or a command may need, built once for a process from the settings."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -19,6 +20,11 @@ from authserver.throttle import Throttle
 from authserver.tokens.access_token import AccessTokens
 from authserver.tokens.denylist import Denylist
 from authserver.users.passwords import Hasher
+
+log = logging.getLogger(__name__)
+
+_PAUSE_SECONDS = 1.0
+"""Until a job of the background that has failed is begun again."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +99,12 @@ class Services:
     async def _when_migrated(self, job: Callable[[], Awaitable[None]]) -> None:
         """Begin when the job can be done: nobody shall look through complaints for what is really wrong."""
         await self.db.migrated()
-        await job()
+        while True:
+            try:
+                await job()
+            except Exception:  # a mistake of ours must not end for good what keeps the answers right
+                log.exception("background_job_failed")
+            await asyncio.sleep(_PAUSE_SECONDS)
 
     async def close(self) -> None:
         """Give back every connection and thread."""

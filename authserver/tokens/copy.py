@@ -99,16 +99,15 @@ class Copy:
         """Ask for all who wait, until nobody does."""
         while self._waiting:
             asked, self._waiting = self._waiting[:_AT_ONCE], self._waiting[_AT_ONCE:]
-            try:
-                look = await self._look({member for members, _ in asked for member in members})
-            except StoreUnavailable as unavailable:
-                for _, answer in asked:
-                    if not answer.done():
-                        answer.set_exception(StoreUnavailable(unavailable.store, unavailable.reason))
-            else:
-                for _, answer in asked:
-                    if not answer.done():
-                        answer.set_result(look)
+            members = {member for members, _ in asked for member in members}
+            (look,) = await asyncio.gather(self._look(members), return_exceptions=True)
+            for _, answer in asked:
+                if answer.done():  # whoever asked has gone
+                    continue
+                if isinstance(look, BaseException):
+                    answer.set_exception(look)
+                else:
+                    answer.set_result(look)
         self._asking = None
 
     async def _look(self, members: Iterable[str]) -> Look:
