@@ -56,7 +56,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(Exception, _bug)
     routed = FastLane(app.build_middleware_stack(), ENDPOINTS, app.exception_handlers)
-    app.middleware_stack = Requests(CORS(routed, settings), settings)
+    app.middleware_stack = Requests(CORS(routed, settings) if settings.cors_origins else routed, settings)
     return app
 
 

@@ -16,7 +16,6 @@ class CORS:
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self._app = app
-        self._is_used = bool(settings.cors_origins)
         self._with_cors = CORSMiddleware(
             app,
             allow_origins=settings.cors_origins,
@@ -28,7 +27,7 @@ class CORS:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a preflight request, or let the request through."""
-        if not self._is_used or scope["type"] != "http" or not _is_for_applications(scope["path"]):
+        if scope["type"] != "http" or not _is_for_applications(scope["path"]):
             await self._app(scope, receive, send)
             return
         if scope["method"] == "OPTIONS":

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import httpx
 import pytest
 from pydantic import SecretStr
 
@@ -322,3 +323,25 @@ def test_commands_may_have_their_lines_on_stderr(lines: Lines, capfd: pytest.Cap
     written, aside = capfd.readouterr()
     assert written == ""
     assert json.loads(aside)["event"] == "aside"
+
+
+async def test_the_line_of_a_request_is_the_same_whoever_listens(
+    client: httpx.AsyncClient, lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[logging.LogRecord] = []
+    other = logging.Handler()
+    monkeypatch.setattr(other, "emit", heard.append)
+
+    def newest() -> dict[str, Any]:
+        line = [line for line in lines() if line["event"] == "request"][-1]
+        return {name: value for name, value in line.items() if name not in ("timestamp", "duration_ms", "request_id")}
+
+    root = logging.getLogger()
+    ours = [handler for handler in root.handlers if isinstance(handler, logs._Handler)]
+    monkeypatch.setattr(root, "handlers", ours)
+    await client.get("/health/live")
+    alone = newest()
+    monkeypatch.setattr(root, "handlers", [*ours, other])
+    await client.get("/health/live")
+    assert list(newest().items()) == list(alone.items())  # in the same order, too
+    assert [record.message for record in heard if record.message == "request"] == ["request"]

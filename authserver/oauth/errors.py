@@ -54,7 +54,6 @@ UNSUPPORTED_GRANT_TYPE = Refusal("unsupported_grant_type", "The server has no su
 METHOD_NOT_ALLOWED = Refusal("invalid_request", "Use POST.", 405, {"Allow": "POST"})
 NOT_A_FORM = Refusal("invalid_request", "Send application/x-www-form-urlencoded, not compressed.")
 TOO_LARGE = Refusal("invalid_request", "The request is larger than 16 KiB.", 413, {"Connection": "close"})
-TOO_SLOW = Refusal("invalid_request", "The request did not arrive in time.", 408, {"Connection": "close"})
 MALFORMED = Refusal("invalid_request", "The request is not well-formed.")
 REPEATED = Refusal("invalid_request", "A parameter is repeated.")
 TWO_METHODS = Refusal("invalid_request", "More than one way of client authentication was used.")

@@ -156,7 +156,6 @@ def _error(description: str, error: str) -> Schema:
 ERRORS: dict[int | str, Schema] = {
     400: _error("Refused; `error` says why (RFC 6749 §5.2)", "invalid_request"),
     401: _error("Client authentication failed", "invalid_client"),
-    408: _error("The body did not arrive in time", "invalid_request"),
     413: _error("The body is larger than 16 KiB", "invalid_request"),
     429: _error("Throttled; see Retry-After", "temporarily_unavailable"),
     503: _error("A store is down or the server is full; see Retry-After", "temporarily_unavailable"),

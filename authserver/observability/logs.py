@@ -5,8 +5,9 @@ import logging
 import re
 import sys
 import threading
+import time
 from asyncio import CancelledError
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -72,8 +73,7 @@ class _Formatter(BaseJsonFormatter):
         return self.jsonify_log_record(log_data)
 
     def add_fields(self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]) -> None:
-        second, fraction = divmod(record.created, 1)
-        log_data["timestamp"] = f"{_second(int(second))}.{int(fraction * 1_000_000):06d}Z"
+        log_data["timestamp"] = _timestamp(record.created)
         log_data["level"] = record.levelname
         log_data["logger"] = record.name
         log_data["event"] = record.message
@@ -111,12 +111,20 @@ class _Handler(logging.StreamHandler[TextIO]):
     def __init__(self, stream: Literal["stdout", "stderr"]) -> None:
         logging.Handler.__init__(self)
         self._name_of_stream = stream
-        self.setFormatter(_Formatter())
+        self._lines = _Formatter()
+        self.setFormatter(self._lines)
 
     @property
     def stream(self) -> TextIO:  # type: ignore[override]
         """The stream, looked up each time: others may have replaced it."""
         return getattr(sys, self._name_of_stream)  # type: ignore[no-any-return]
+
+    def write(self, log_data: dict[str, Any]) -> None:
+        """Write a line of fields that are in order already."""
+        line = self._lines.jsonify_log_record(log_data) + self.terminator
+        with self.lock or nullcontext(), suppress(OSError, ValueError):  # the stream is gone: nobody is left to tell
+            self.stream.write(line)
+            self.stream.flush()
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
         """Say in a line of JSON that a record could not be written, instead of a traceback."""
@@ -124,6 +132,21 @@ class _Handler(logging.StreamHandler[TextIO]):
         fault = {"level": "ERROR", "logger": record.name, "event": "log_record_unusable", "template": str(record.msg)}
         with suppress(OSError, ValueError):  # the stream itself is gone: there is nobody left to tell
             self.stream.write(json.dumps({**fault, "reason": type(reason).__name__}) + self.terminator)
+
+
+def request(log: logging.Logger, fields: dict[str, Any]) -> None:
+    """Write the line of an answered request: what `log.info("request", extra=fields)` writes, at half the price.
+
+    Anybody else who listens to the log hears it in that way.
+    """
+    if not log.isEnabledFor(logging.INFO):
+        return
+    handlers = logging.getLogger().handlers
+    if len(handlers) == 1 and isinstance(handlers[0], _Handler):
+        fixed = {"timestamp": _timestamp(time.time()), "level": "INFO", "logger": log.name, "event": "request"}
+        handlers[0].write({**fixed, **(request_fields.get() or {}), **fields})
+    else:
+        log.info("request", extra=fields)
 
 
 def configure(settings: Settings, *, stream: Literal["stdout", "stderr"] = "stdout") -> None:
@@ -196,6 +219,12 @@ def _add(log_data: dict[str, Any], key: str, value: Any) -> None:
     if key in _SECRET_FIELDS:
         value = _REDACTED
     log_data[f"extra_{key}" if key in _FIXED else key] = value
+
+
+def _timestamp(seconds: float) -> str:
+    """Return a time in RFC 3339's form, UTC, to the microsecond."""
+    whole = int(seconds)
+    return f"{_second(whole)}.{int((seconds - whole) * 1_000_000):06d}Z"
 
 
 @lru_cache(maxsize=4)

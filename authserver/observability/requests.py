@@ -18,7 +18,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from authserver.observability import metrics
+from authserver.observability import logs, metrics
 from authserver.observability.logs import request_fields
 from authserver.settings import Settings
 
@@ -92,14 +92,14 @@ class Requests:
             seconds = perf_counter() - started_at
             route = _route(scope)
             metrics.count_request(route, method, answer.status, seconds)
-            extra = {
+            line = {
                 "method": method[:16],
                 "path": scope["path"][:_MAX_PATH],
                 "route": route,
                 "status": answer.status,
                 "duration_ms": round(seconds * 1000, 3),
             }
-            log.info("request", extra=extra)
+            logs.request(log, line)
             fields.clear()  # connections and tasks opened meanwhile keep this context; their later lines are not ours
 
     async def _answer(self, scope: Scope, answer: "_Answer") -> None:
