@@ -21,6 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from authserver import audit, clock, opaque
 from authserver.clients.models import Client
 from authserver.db import Database
+from authserver.gathering import Gathering
 from authserver.observability import metrics
 from authserver.sessions import refresh_token, statements
 from authserver.sessions.models import UserSession
@@ -29,6 +30,9 @@ from authserver.sessions.statements import is_alive
 from authserver.settings import Settings
 from authserver.tokens import access_token
 from authserver.tokens.denylist import MARGIN, Denylist, session_entry
+
+_AT_ONCE = 100
+"""So many sessions are ended in one transaction."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,7 @@ class Sessions:
         self._retry_window = timedelta(seconds=settings.refresh_retry_seconds)
         self._key = opaque.derived_key(settings.secret_key.get_secret_value(), "refresh tokens")
         self._denylist = denylist
+        self._ending: Gathering[tuple[UUID, str], None] = Gathering(self._end_together, _AT_ONCE)
 
     async def start(
         self,
@@ -251,16 +256,22 @@ class Sessions:
         return sum(row.expires_at > now for row in ended)
 
     async def end_found(self, found: Found, *, because: str) -> None:
-        """End the session of a refresh token in a transaction of its own, as `end` does, quicker."""
+        """End the session of a refresh token, as `end` does, in one transaction with all others of this moment."""
         session = found.session
         if self._db.is_sqlite:
             async with self._denylist.revoking() as tx:
                 await self.end(tx, UserSession.id == session.id, because=because)
             return
-        end = {"session_id": session.id, "now": clock.now(), "margin": MARGIN, "because": because}
-        await self._denylist.deny_by(statements.END, end)
+        await self._ending.ask((session.id, because))
         if session.revoked_at is None:
             metrics.SESSIONS_REVOKED.labels(because).inc()
+
+    async def _end_together(self, ended: Sequence[tuple[UUID, str]]) -> Sequence[None]:
+        for because in {because for _, because in ended}:
+            these = [session_id for session_id, reason in ended if reason == because]
+            values = {"these": these, "now": clock.now(), "margin": MARGIN, "because": because}
+            await self._denylist.deny_by(statements.END, values)
+        return [None] * len(ended)
 
     async def end_own(self, tx: AsyncSession, client: Client) -> None:
         """End what a client got for itself (client_credentials), and what it may still get from a node's short memory.

@@ -19,16 +19,17 @@ from sqlalchemy import (
     literal,
     or_,
     select,
-    true,
     update,
 )
+from sqlalchemy import cast as cast_to
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 
 from authserver.clients.models import Client
 from authserver.db import UTCDateTime
 from authserver.sessions.models import UserSession
 from authserver.statement import Statement
-from authserver.tokens.models import DenylistEntry, DenylistState
+from authserver.tokens.models import DenylistEntry
 from authserver.tokens.truth import STATE
 from authserver.users.models import User
 
@@ -124,10 +125,16 @@ FIND = Statement(
     .where(UserSession.refresh_hash == bindparam("family_hash", type_=String))
 )
 
+_these = (
+    select(UserSession.id)
+    .where(UserSession.id == func.any(bindparam("these", type_=ARRAY(Uuid))))
+    .order_by(UserSession.id)  # in one order for everybody: nobody waits in a circle
+    .with_for_update()
+)
 _ended = (
     update(UserSession)
     .where(
-        UserSession.id == bindparam("session_id", type_=Uuid),
+        UserSession.id.in_(_these),
         or_(
             UserSession.revoked_at.is_(None),
             UserSession.tokens_expire_at > _date("now") - bindparam("margin", type_=Interval),
@@ -138,20 +145,25 @@ _ended = (
         revoked_because=func.coalesce(UserSession.revoked_because, bindparam("because", type_=String)),
     )
     .returning(
-        (literal("s:") + func.cast(UserSession.id, String)).label("entry"),
+        (literal("s:") + cast_to(UserSession.id, String)).label("entry"),
         (UserSession.tokens_expire_at + bindparam("margin", type_=Interval)).label("forget_at"),
     )
     .cte("ended")
 )
 END = Statement(
-    select(_ended.c.entry, _ended.c.forget_at, *STATE)
-    .select_from(DenylistState)
-    .outerjoin(_ended, true())
-    .add_cte(
+    select(
+        select(func.array_agg(_ended.c.entry)).scalar_subquery().label("entries"),
+        select(func.array_agg(_ended.c.forget_at)).scalar_subquery().label("forget_at"),
+        *STATE,
+    ).add_cte(
         postgresql_insert(DenylistEntry)
-        .from_select(["entry", "forget_at"], select(_ended.c.entry, _ended.c.forget_at), include_defaults=False)
+        .from_select(
+            ["entry", "forget_at"],
+            select(_ended.c.entry, _ended.c.forget_at).order_by(_ended.c.entry),
+            include_defaults=False,
+        )
         .on_conflict_do_nothing()
         .cte("written")
     )
 )
-"""lifecycle.end for one session, denylist.deny and the state of the copy (truth.write_by), on PostgreSQL."""
+"""lifecycle.end for some sessions, denylist.deny and the state of the copy (truth.write_by), on PostgreSQL."""

@@ -4,12 +4,12 @@ A member's score is when it may be forgotten (seconds since the epoch). Proof an
 together. Nothing here decides anything: protocol.py does.
 """
 
-import asyncio
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from authserver.errors import StoreUnavailable
+from authserver.gathering import Gathering
 from authserver.redis import Line, Redis
 from authserver.redis_master import TAG
 
@@ -58,16 +58,11 @@ class Copy:
     def __init__(self, redis: Redis) -> None:
         self.line: Line = redis.line(KEY)
         """The one connection that everything goes through."""
-        self._waiting: list[tuple[Sequence[str], asyncio.Future[Look]]] = []
-        self._asking: asyncio.Task[None] | None = None
+        self._looking: Gathering[Sequence[str], Look] = Gathering(self._look, _AT_ONCE)
 
     async def look(self, members: Sequence[str]) -> Look:
-        """Return which of these members are there. All that ask while a question is under way share the next one."""
-        answer: asyncio.Future[Look] = asyncio.get_running_loop().create_future()
-        self._waiting.append((members, answer))
-        if self._asking is None:
-            self._asking = asyncio.create_task(self._ask())
-        return await answer
+        """Return what is there of these members, and maybe of others that were asked for at the same time."""
+        return await self._looking.ask(members)
 
     async def add(self, run: str, marker: str, entries: Mapping[str, float]) -> bool:
         """Add entries to the set that has this marker, in this process; False if there is none."""
@@ -95,28 +90,13 @@ class Copy:
         answers, _ = await self.line.ask(("EVAL", _FORGET, 1, KEY, str(until), str(at_most)))
         return int(answers[0])
 
-    async def _ask(self) -> None:
-        """Ask for all who wait, until nobody does."""
-        while self._waiting:
-            asked, self._waiting = self._waiting[:_AT_ONCE], self._waiting[_AT_ONCE:]
-            members = {member for members, _ in asked for member in members}
-            (look,) = await asyncio.gather(self._look(members), return_exceptions=True)
-            for _, answer in asked:
-                if answer.done():  # whoever asked has gone
-                    continue
-                if isinstance(look, BaseException):
-                    answer.set_exception(look)
-                else:
-                    answer.set_result(look)
-        self._asking = None
-
-    async def _look(self, members: Iterable[str]) -> Look:
-        asked = list(members)
+    async def _look(self, questions: Sequence[Sequence[str]]) -> Sequence[Look]:
+        asked = list({member for members in questions for member in members})
         # The role comes in the same reply: a process that has just been demoted may have lost entries, not the marker.
         answers, run = await self.line.ask(("ROLE",), ("ZMSCORE", KEY, *asked))
         role, scores = answers
         found = frozenset(member for member, score in zip(asked, scores, strict=True) if score is not None)
-        return Look(found, run if role[0] == "master" else "")
+        return [Look(found, run if role[0] == "master" else "")] * len(questions)
 
 
 def new_name() -> str:

@@ -10,7 +10,7 @@ may conclude is a rule in `protocol.py`.
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from time import monotonic
@@ -20,6 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from authserver.db import Database
 from authserver.errors import AuthserverError, StoreUnavailable
+from authserver.gathering import Gathering
 from authserver.observability import metrics
 from authserver.redis import Redis
 from authserver.settings import Settings
@@ -37,6 +38,8 @@ _ANSWERED_BY_REDIS, _ANSWERED_BY_DATABASE = (
     metrics.DENYLIST_ANSWERS.labels(source) for source in ("redis", "database")
 )
 _DENIED = "denied"
+_AT_ONCE = 100
+"""So many revocations share a transaction."""
 _RECONCILE_SECONDS = 2.0
 _REFILL_SECONDS = 1.0
 
@@ -61,6 +64,7 @@ class Denylist:
         self._copy = Copy(redis) if redis.is_configured and not db.is_sqlite else None
         self._lease = protocol.NO_LEASE
         self._known = protocol.NO_DISTRUST
+        self._denying: Gathering[tuple[str, datetime], None] = Gathering(self._deny_together, _AT_ONCE)
         self._distrusting: asyncio.Task[None] | None = None
         self._reconciled = 0
         """The number up to which the copy has all entries."""
@@ -125,15 +129,19 @@ class Denylist:
             await truth.write(self._db, tx, rows)
 
     async def deny_one(self, entry: str, last_exp: datetime) -> None:
-        """Revoke one entry in a transaction of its own: `revoking` and `deny`, quicker."""
+        """Revoke one entry: `revoking` and `deny`, in one transaction with all others of this moment."""
         if self._db.is_sqlite:
             async with self.revoking() as tx:
                 await self.deny(tx, {entry: last_exp})
         else:
-            await self._publish(*await truth.write_one(self._db, entry, last_exp + MARGIN))
+            await self._denying.ask((entry, last_exp + MARGIN))
+
+    async def _deny_together(self, entries: Sequence[tuple[str, datetime]]) -> Sequence[None]:
+        await self._publish(*await truth.write_now(self._db, dict(entries)))
+        return [None] * len(entries)
 
     async def deny_by(self, statement: Statement, values: Mapping[str, Any]) -> None:
-        """Run a statement of truth.write_by's kind in a transaction of its own, on PostgreSQL."""
+        """Run a statement of truth.write_by's kind."""
         await self._publish(*await truth.write_by(self._db, statement, values))
 
     async def _publish(self, state: State, entries: Mapping[str, datetime]) -> None:

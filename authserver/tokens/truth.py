@@ -8,12 +8,13 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import String, bindparam, func, select, update
+from sqlalchemy import DateTime, String, bindparam, func, select, update
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from authserver.db import Database, UTCDateTime
+from authserver.db import Database
 from authserver.statement import Statement
 from authserver.tokens import protocol
 from authserver.tokens.models import DenylistEntry, DenylistState
@@ -24,14 +25,11 @@ _PAGE = 2000
 STATE = (DenylistState.is_trusted, DenylistState.epoch, DenylistState.run, DenylistState.marker)
 
 
+_THESE, _UNTIL = bindparam("these", type_=ARRAY(String)), bindparam("until", type_=ARRAY(DateTime(timezone=True)))
 _WRITE = Statement(
-    select(
-        bindparam("this", type_=String).label("entry"),
-        bindparam("until", type_=UTCDateTime).label("forget_at"),
-        *STATE,
-    ).add_cte(
+    select(_THESE.label("entries"), _UNTIL.label("forget_at"), *STATE).add_cte(
         postgresql_insert(DenylistEntry)
-        .values(entry=bindparam("this", type_=String), forget_at=bindparam("until", type_=UTCDateTime))
+        .from_select(["entry", "forget_at"], select(func.unnest(_THESE), func.unnest(_UNTIL)), include_defaults=False)
         .on_conflict_do_nothing()
         .cte("written")
     )
@@ -44,19 +42,21 @@ async def share(db: Database, tx: AsyncSession) -> None:
 
 
 async def write_by(db: Database, statement: Statement, values: Mapping[str, Any]) -> tuple[State, dict[str, datetime]]:
-    """Run a statement that writes one entry, on PostgreSQL; return the state, read no earlier, and what was written.
+    """Run a statement that writes entries, on PostgreSQL; return the state, read no earlier, and what was written.
 
-    It returns `entry` (null: none was to be written), `forget_at` and the columns of `STATE`.
+    It returns one row: `entries` and `forget_at`, two arrays (null if there are none), and the columns of `STATE`.
+    A transaction of its own: `share`, `write` and `state` in three round trips.
     """
     row = await db.ask_locked(_LOCK, statement, values)
     assert row is not None  # the state's row is always there
-    entries = {} if row["entry"] is None else {row["entry"]: row["forget_at"]}
+    entries = dict(zip(row["entries"] or (), row["forget_at"] or (), strict=True))
     return State(row["is_trusted"], row["epoch"], row["run"], row["marker"]), entries
 
 
-async def write_one(db: Database, entry: str, forget_at: datetime) -> tuple[State, dict[str, datetime]]:
-    """Add one entry, on PostgreSQL, in a transaction of its own: `share`, `write` and `state` in three round trips."""
-    return await write_by(db, _WRITE, {"this": entry, "until": forget_at})
+async def write_now(db: Database, entries: Mapping[str, datetime]) -> tuple[State, dict[str, datetime]]:
+    """Add entries in a transaction of its own, on PostgreSQL."""
+    these = sorted(entries)  # as in `write`
+    return await write_by(db, _WRITE, {"these": these, "until": [entries[entry] for entry in these]})
 
 
 async def write(db: Database, tx: AsyncSession, entries: Mapping[str, datetime]) -> None:

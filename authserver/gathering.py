@@ -1,0 +1,44 @@
+"""Many who ask at the same time share one round trip."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+Question = TypeVar("Question")
+Answer = TypeVar("Answer")
+
+
+class Gathering(Generic[Question, Answer]):
+    """Puts questions together: all that come while some are under way are the next ones, at most `at_once` of them.
+
+    So nobody waits longer than for those before them, and under load a store is asked once for many. `ask` gets
+    questions and returns their answers in the same order; what it raises, everybody hears whose question it was.
+    """
+
+    def __init__(self, ask: Callable[[Sequence[Question]], Awaitable[Sequence[Answer]]], at_once: int) -> None:
+        self._ask = ask
+        self._at_once = at_once
+        self._waiting: list[tuple[Question, asyncio.Future[Answer]]] = []
+        self._asking: asyncio.Task[None] | None = None
+
+    async def ask(self, question: Question) -> Answer:
+        """Return the answer; a caller who goes away takes nobody else's with him."""
+        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._waiting.append((question, answer))
+        if self._asking is None:
+            self._asking = asyncio.create_task(self._ask_for_all())
+        return await answer
+
+    async def _ask_for_all(self) -> None:
+        while self._waiting:
+            asked, self._waiting = self._waiting[: self._at_once], self._waiting[self._at_once :]
+            questions = [question for question, _ in asked]
+            (answers,) = await asyncio.gather(self._ask(questions), return_exceptions=True)
+            for number, (_, answer) in enumerate(asked):
+                if answer.done():  # whoever asked has gone
+                    continue
+                if isinstance(answers, BaseException):
+                    answer.set_exception(answers)
+                else:
+                    answer.set_result(answers[number])
+        self._asking = None

@@ -1,0 +1,60 @@
+"""Many who ask at the same time share one round trip."""
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from authserver.gathering import Gathering
+
+
+class Store:
+    """Answers with ten times the question, when it is let."""
+
+    def __init__(self) -> None:
+        self.asked: list[list[int]] = []
+        self.may_answer = asyncio.Event()
+        self.failure: Exception | None = None
+
+    async def ask(self, questions: Sequence[int]) -> Sequence[int]:
+        self.asked.append(list(questions))
+        await self.may_answer.wait()
+        if self.failure is not None:
+            raise self.failure
+        return [question * 10 for question in questions]
+
+
+async def test_all_that_come_while_one_is_under_way_go_together() -> None:
+    store = Store()
+    gathering: Gathering[int, int] = Gathering(store.ask, at_once=3)
+    callers = [asyncio.create_task(gathering.ask(1))]
+    await asyncio.sleep(0)
+    callers += [asyncio.create_task(gathering.ask(number)) for number in range(2, 7)]
+    await asyncio.sleep(0)
+    store.may_answer.set()
+    assert await asyncio.gather(*callers) == [10, 20, 30, 40, 50, 60]
+    assert store.asked == [[1], [2, 3, 4], [5, 6]]
+    assert await gathering.ask(7) == 70
+
+
+async def test_everybody_hears_why_there_is_no_answer_and_the_next_ones_are_asked_anew() -> None:
+    store = Store()
+    store.may_answer.set()
+    store.failure = ValueError("broken")
+    gathering: Gathering[int, int] = Gathering(store.ask, at_once=10)
+    answers = await asyncio.gather(*(gathering.ask(number) for number in range(3)), return_exceptions=True)
+    assert [str(answer) for answer in answers] == ["broken"] * 3
+    store.failure = None
+    assert await gathering.ask(4) == 40
+
+
+async def test_a_caller_who_goes_away_takes_no_answer_with_him() -> None:
+    store = Store()
+    gathering: Gathering[int, int] = Gathering(store.ask, at_once=10)
+    first, second = asyncio.create_task(gathering.ask(1)), asyncio.create_task(gathering.ask(2))
+    await asyncio.sleep(0)
+    first.cancel()
+    store.may_answer.set()
+    assert await second == 20
+    with pytest.raises(asyncio.CancelledError):
+        await first
