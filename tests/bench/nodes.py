@@ -13,6 +13,7 @@ from tests.bench.operations import KINDS, Operation
 from tests.bench.report import Options, Outcome
 from tests.bench.servers import both_stores, serving, settings_of
 from tests.bench.site import Site
+from tests.pgbouncer import PgBouncer
 
 _COUNTS = (1, 2, 4)
 _NAMES = ("introspect", "refresh", "revoke", "password")
@@ -52,10 +53,16 @@ async def nodes(options: Options) -> Outcome:
         stores = await stack.enter_async_context(both_stores())
         first = await stack.enter_async_context(site.opened(stores, "nodes", workers=1))
         sites = [first, *[await _another(stack, first) for _ in range(max(_COUNTS) - 1)]]
+        pooler = stack.enter_context(PgBouncer(stores.postgres.url())) if PgBouncer.program() else None
+        pooled = [await _another(stack, first, **_behind(pooler)) for _ in range(2)] if pooler else []
         clusters = [
             Cluster(f"{count} {name}", f"{KINDS[name].title}, {count} node{'s' * (count > 1)}",
                     [Operation(name, KINDS[name], place) for place in sites[:count]])
             for name in _NAMES for count in _COUNTS
+        ] + [
+            Cluster(f"pooled {name}", f"{KINDS[name].title}, 2 nodes through PgBouncer",
+                    [Operation(name, KINDS[name], place) for place in pooled])
+            for name in _NAMES if pooled
         ]  # fmt: skip
         samples = await contest.take_turns(clusters, options.rounds, options.seconds, options.say)
         connections = sum(_connections(place) for place in sites)
@@ -64,9 +71,13 @@ async def nodes(options: Options) -> Outcome:
     return Outcome(text, {**contest.as_json(samples), "connections": connections})
 
 
-async def _another(stack: AsyncExitStack, first: Site) -> Site:
+def _behind(pooler: PgBouncer) -> dict[str, object]:
+    return {"database_url": pooler.url("nodes"), "database_pooler": True}
+
+
+async def _another(stack: AsyncExitStack, first: Site, **changes: object) -> Site:
     """Start one more node with the settings of the first, the issuer included."""
-    node = await stack.enter_async_context(serving(first.stores, settings_of(first.node), workers=1))
+    node = await stack.enter_async_context(serving(first.stores, settings_of(first.node) | changes, workers=1))
     await site.trusted(node)
     return replace(first, node=node)
 

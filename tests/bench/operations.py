@@ -91,14 +91,22 @@ async def supported(site: Site, names: Sequence[str], say: Callable[[str], None]
     return found
 
 
-async def driven(port: int, sent: Load, seconds: float, workers: Sequence[int], stores: Stores | None) -> Sample:
+async def driven(
+    port: int,
+    sent: Load,
+    seconds: float,
+    workers: Sequence[int],
+    stores: Stores | None,
+    *,
+    connections: int = CONNECTIONS,
+) -> Sample:
     """Have the generator send it to a server, and count what the server's workers and the stores use meanwhile."""
 
     def used() -> tuple[float, float]:
         return used_by(workers), used_by(stores.processes()) if stores else 0.0
 
     before, stores_before = used()
-    run = await load.drive(port, sent, seconds)
+    run = await load.drive(port, sent, seconds, connections=connections)
     after, stores_after = used()
     requests = max(1, run.requests)
     notes = []

@@ -3,7 +3,7 @@
 --   FILE chain   what stands before a refresh token and after it (neither is empty), then tokens; answers bring more
 local threads = {}
 local requests, position = {}, 0
-local before, after, first, last = nil, nil, 1, 0
+local before, after, none, first, last = nil, nil, nil, 1, 0
 sent_again = 0
 
 function setup(thread)
@@ -19,6 +19,7 @@ function init(arguments)
     if arguments[2] == "chain" then
         before, after = table.remove(records, 1), table.remove(records, 1)
         last = #records
+        none = string.rep("x", #records[1])  -- as long as a token, as Content-Length says
         request, response = next_of_chain, keep_successor
     end
 end
@@ -36,7 +37,7 @@ function next_of_chain()
     local token = requests[first]
     requests[first] = nil
     first = first + 1
-    return before .. (token or "none") .. after
+    return before .. (token or none) .. after
 end
 
 function keep_successor(status, headers, body)
