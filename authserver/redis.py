@@ -20,7 +20,8 @@ from authserver.settings import Settings
 log = logging.getLogger(__name__)
 
 Answer = TypeVar("Answer")
-FAILURES = (RedisError, OSError, TimeoutError)
+# uvloop raises a bare RuntimeError when redis-py writes to a connection that has just been reset ("handler is closed").
+FAILURES = (RedisError, OSError, TimeoutError, RuntimeError)
 
 
 class Redis:
