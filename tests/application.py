@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -54,9 +54,20 @@ def client_of(app: FastAPI, address: str = "192.0.2.1") -> httpx.AsyncClient:
 
 
 class Program:
-    """`authserver serve` as a process of its own; `url` is where it listens."""
+    """`authserver serve` as a process of its own; `url` is where it listens.
 
-    def __init__(self, directory: Path, settings: Mapping[str, Any], *arguments: str) -> None:
+    `launcher` are the arguments of Python before `serve`, for a variant of the program; `more` is added to its
+    environment.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        settings: Mapping[str, Any],
+        *arguments: str,
+        launcher: Sequence[str] = ("-m", "authserver"),
+        more: Mapping[str, str] | None = None,
+    ) -> None:
         self.port = free_port()
         self.url = f"http://{LOOPBACK}:{self.port}"
         self.output = directory / f"server-{self.port}.out"
@@ -64,8 +75,8 @@ class Program:
         own = {f"AUTHSERVER_{name.upper()}": str(value) for name, value in {"issuer": self.url, **settings}.items()}
         with self.output.open("wb") as output, self.errors.open("wb") as errors:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "authserver", "serve", "--port", str(self.port), *arguments],
-                env=environment(own), cwd=directory, stdin=subprocess.DEVNULL, stdout=output, stderr=errors,
+                [sys.executable, *launcher, "serve", "--port", str(self.port), *arguments],
+                env=environment(own) | dict(more or {}), cwd=directory, stdin=subprocess.DEVNULL, stdout=output, stderr=errors,
             )  # fmt: skip
 
     async def ready(self) -> None:
