@@ -17,7 +17,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DataError, DBAPIError, DisconnectionError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
-from sqlalchemy.orm import DeclarativeBase
+from sqlalchemy.orm import DeclarativeBase, Session
 
 from authserver.breaker import Breaker
 from authserver.errors import Busy, StoreUnavailable
@@ -32,6 +32,7 @@ _CROWD = 20
 """So many times the connections may be asked for at a time; the next one would wait too long anyway."""
 _WITH_WAIT = 1.6
 """So many times DATABASE_TIMEOUT_SECONDS a transaction may take if it first had to wait for a connection."""
+_DRIVER = "driver connection"
 
 
 class Base(DeclarativeBase):
@@ -79,6 +80,15 @@ class _Connection(asyncpg.Connection):  # type: ignore[misc]
             await super().close()
 
 
+class _Session(Session):
+    """Knows the connection of its transaction."""
+
+
+@event.listens_for(_Session, "after_begin")
+def _note_connection(session: Session, _transaction: Any, connection: Any) -> None:
+    session.info[_DRIVER] = connection.connection.driver_connection
+
+
 class Database:
     """Transactions on SQLite or PostgreSQL, behind a breaker, each bounded in time."""
 
@@ -88,7 +98,7 @@ class Database:
         self.engine = _engine(settings)
         self.is_sqlite = self.engine.dialect.name == "sqlite"
         self.breaker = Breaker("database", settings.breaker_max_failures, settings.breaker_probe_seconds)
-        self._sessions = async_sessionmaker(self.engine, expire_on_commit=False)
+        self._sessions = async_sessionmaker(self.engine, expire_on_commit=False, sync_session_class=_Session)
         self._room = settings.database_pool_size * _CROWD
         self._only_writer = asyncio.Lock()
         """SQLite has one writer at a time; those who wait for their turn here do not fight for it there."""
@@ -141,7 +151,7 @@ class Database:
     async def _admitted(self) -> AsyncIterator[AsyncSession]:
         with self.breaker.admit((StoreUnavailable,)):
             try:
-                async with asyncio.timeout(self._timeout), self._sessions() as tx:
+                async with asyncio.timeout(self._timeout), self._bounded(self._sessions()) as tx:
                     yield tx
             except (IntegrityError, DataError):
                 raise
@@ -150,6 +160,19 @@ class Database:
             except FAILURES as failure:
                 log.warning("database_unavailable", extra={"reason": _reason(failure)})
                 raise StoreUnavailable("database", _reason(failure)) from failure
+
+    @asynccontextmanager
+    async def _bounded(self, tx: AsyncSession) -> AsyncIterator[AsyncSession]:
+        """Cut the session's connection when its time is over: SQLAlchemy's rollback would wait for a hung server.
+
+        It does so even when it is cancelled, so the time-out around it does not end that.
+        """
+        end = asyncio.get_running_loop().call_later(self._timeout, _cut, tx)
+        try:
+            async with tx:
+                yield tx
+        finally:
+            end.cancel()
 
     async def lock(self, tx: AsyncSession, name: str, *, shared: bool = False) -> None:
         """Let one transaction of all nodes at a time past this point, or many that share; each holds it to its end.
@@ -205,6 +228,12 @@ def _engine(settings: Settings) -> AsyncEngine:
     )
     event.listen(engine.sync_engine, "checkout", _refuse_closed)
     return engine
+
+
+def _cut(tx: AsyncSession) -> None:
+    driver = tx.info.get(_DRIVER)
+    if isinstance(driver, asyncpg.Connection):
+        driver.terminate()
 
 
 def _refuse_closed(dbapi_connection: Any, _record: Any, _proxy: Any) -> None:
