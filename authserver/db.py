@@ -32,6 +32,8 @@ _CROWD = 20
 """So many times the connections may be asked for at a time; the next one would wait too long anyway."""
 _WITH_WAIT = 1.6
 """So many times DATABASE_TIMEOUT_SECONDS a transaction may take if it first had to wait for a connection."""
+_ALONE = 0.25
+"""Such a part of DATABASE_TIMEOUT_SECONDS one may wait for a lock that nobody else may share."""
 _DRIVER = "driver connection"
 
 
@@ -99,6 +101,7 @@ class Database:
         self.is_sqlite = self.engine.dialect.name == "sqlite"
         self.breaker = Breaker("database", settings.breaker_max_failures, settings.breaker_probe_seconds)
         self._sessions = async_sessionmaker(self.engine, expire_on_commit=False, sync_session_class=_Session)
+        self._alone = {"milliseconds": str(int(settings.database_timeout_seconds * 1000 * _ALONE))}
         self._room = settings.database_pool_size * _CROWD
         self._only_writer = asyncio.Lock()
         """SQLite has one writer at a time; those who wait for their turn here do not fight for it there."""
@@ -179,9 +182,13 @@ class Database:
 
         On SQLite a writing transaction is alone anyway.
         """
-        if not self.is_sqlite:
-            function = "pg_advisory_xact_lock_shared" if shared else "pg_advisory_xact_lock"
-            await tx.execute(text(f"SELECT {function}(hashtextextended(:name, 0))"), {"name": name})
+        if self.is_sqlite:
+            return
+        if not shared:
+            # Who waits to be alone keeps out who would share, and may wait for a node that has stopped: not for long.
+            await tx.execute(text("SELECT set_config('lock_timeout', :milliseconds, true)"), self._alone)
+        function = "pg_advisory_xact_lock_shared" if shared else "pg_advisory_xact_lock"
+        await tx.execute(text(f"SELECT {function}(hashtextextended(:name, 0))"), {"name": name})
 
     async def ping(self) -> None:
         """Ask the database for a sign of life, past the breaker; one of `FAILURES` if there is none."""
@@ -221,7 +228,8 @@ def _engine(settings: Settings) -> AsyncEngine:
                 "application_name": "authserver",
                 "statement_timeout": milliseconds,
                 "lock_timeout": milliseconds,
-                "idle_in_transaction_session_timeout": "10000",
+                # Longer than any transaction of a node that is alive; a dead one must not keep its locks.
+                "idle_in_transaction_session_timeout": str(int(timeout * 1000 * _WITH_WAIT * 1.25)),
             },
         },
         **pool,

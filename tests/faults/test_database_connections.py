@@ -1,4 +1,4 @@
-"""A transaction ends in time, whatever the network between us and PostgreSQL does to it."""
+"""A transaction ends in time, whatever the network or another node does to it."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -35,23 +35,51 @@ async def test_a_transaction_on_a_connection_that_goes_silent_ends_in_time(
     edge: tuple[Database, Proxy], moment: str
 ) -> None:
     database, proxy = edge
-    began = monotonic()
-    with pytest.raises(StoreUnavailable):
-        async with asyncio.timeout(FAR_TOO_LONG_SECONDS), database.read() as tx:
+
+    async def use() -> None:
+        async with database.read() as tx:
             await tx.execute(text("SELECT 1"))
             proxy.swallow()
             if moment == "while it works":
                 await tx.execute(text("SELECT 1"))
+
+    began = monotonic()
+    with pytest.raises(StoreUnavailable):
+        await asyncio.wait_for(use(), FAR_TOO_LONG_SECONDS)
     assert monotonic() - began < FAR_TOO_LONG_SECONDS / 2
 
 
-async def test_a_connection_that_has_gone_silent_is_not_used_again(edge: tuple[Database, Proxy]) -> None:
-    database, proxy = edge
-    for _ in range(3):
+async def test_who_waits_to_be_alone_gives_up_before_those_behind_it_must(edge: tuple[Database, Proxy]) -> None:
+    database, _ = edge
+
+    async def patience(*, shared: bool) -> float:
+        began = monotonic()
         with pytest.raises(StoreUnavailable):
-            async with database.read() as tx:
-                await tx.execute(text("SELECT 1"))
-                proxy.swallow()
-        await proxy.mend()
-        async with database.read() as tx:
-            assert await tx.scalar(text("SELECT 1")) == 1
+            await lock(shared=shared)
+        return monotonic() - began
+
+    async def lock(*, shared: bool) -> None:
+        async with database.write() as tx:
+            await database.lock(tx, "a lock", shared=shared)
+
+    async with database.write() as tx:
+        await database.lock(tx, "a lock")
+        assert await patience(shared=False) < await patience(shared=True) / 2
+
+
+async def test_a_node_that_stops_in_a_transaction_does_not_keep_its_locks(edge: tuple[Database, Proxy]) -> None:
+    database, _ = edge
+    began = monotonic()
+    stopped = await database.engine.connect()
+    await stopped.execute(text("SELECT pg_advisory_xact_lock(hashtextextended('a lock', 0))"))
+    is_free = False
+    while not is_free:
+        assert monotonic() - began < FAR_TOO_LONG_SECONDS / 3
+        try:
+            async with database.write() as tx:
+                await database.lock(tx, "a lock", shared=True)
+            is_free = True
+        except StoreUnavailable:
+            await asyncio.sleep(0.1)
+    await stopped.invalidate()
+    await stopped.close()

@@ -18,6 +18,7 @@ def test_a_connection_that_is_reset_as_soon_as_it_is_made_is_a_store_unavailable
     introduce = AbstractConnection.on_connect
 
     async def be_reset_first(connection: AbstractConnection) -> None:
+        assert connection._writer
         connection._writer.transport.abort()
         await introduce(connection)
 
