@@ -13,35 +13,26 @@ from typing import Any
 
 import asyncpg
 from sqlalchemy import DateTime, Dialect, MetaData, TypeDecorator, event, func, select, text
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import (
-    DataError,
-    DBAPIError,
-    DisconnectionError,
-    IntegrityError,
-    OperationalError,
-    ProgrammingError,
-)
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
-from sqlalchemy.orm import DeclarativeBase
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from sqlalchemy.orm import DeclarativeBase, Session
 
-from authserver import clock
+from authserver import clock, engine
 from authserver.breaker import Breaker
+from authserver.engine import FAILURES, WITH_WAIT, lacks_tables, reason
 from authserver.errors import Busy, StoreUnavailable
 from authserver.settings import Settings
 from authserver.statement import Row, Statement
 
 log = logging.getLogger(__name__)
 
-# asyncpg raises InternalClientError, which is no PostgresError, when the peer of a pooled connection has just vanished.
-_OF_THE_DRIVER = (asyncpg.PostgresError, asyncpg.InternalClientError, asyncpg.InterfaceError)
-FAILURES = (DBAPIError, PoolTimeout, OSError, TimeoutError, *_OF_THE_DRIVER)
-
 _CROWD = 20
 """So many times the connections may be asked for at a time; the next one would wait too long anyway."""
-_WITH_WAIT = 1.6
-"""So many times DATABASE_TIMEOUT_SECONDS a transaction may take if it first had to wait for a connection."""
+_ALONE = 0.25
+"""Such a part of DATABASE_TIMEOUT_SECONDS one may wait for a lock that nobody else may share."""
+_DRIVER = "driver connection"
+_BEGIN = f"BEGIN ISOLATION LEVEL {engine.ISOLATION}"
 
 
 class Base(DeclarativeBase):
@@ -79,14 +70,13 @@ class UTCDateTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
-class _Connection(asyncpg.Connection):  # type: ignore[misc]
-    """A connection that is given up without a good-bye: a hung server would not answer it either."""
+class _Session(Session):
+    """Knows the connection of its transaction."""
 
-    async def close(self, *, timeout: float | None = None) -> None:  # noqa: ASYNC109 - asyncpg's own parameter
-        if timeout is not None:  # SQLAlchemy gives a timeout only when it drops a connection that failed
-            self.terminate()
-        else:
-            await super().close()
+
+@event.listens_for(_Session, "after_begin")
+def _note_connection(session: Session, _transaction: Any, connection: Any) -> None:
+    session.info[_DRIVER] = connection.connection.driver_connection
 
 
 class Database:
@@ -94,12 +84,13 @@ class Database:
 
     def __init__(self, settings: Settings) -> None:
         # To wait for a connection, and then to use it: together less than the two seconds that a caller waits.
-        self._timeout = settings.database_timeout_seconds * _WITH_WAIT
-        self.engine = _engine(settings)
+        self._timeout = settings.database_timeout_seconds * WITH_WAIT
+        self.engine = engine.create(settings)
         self.is_sqlite = self.engine.dialect.name == "sqlite"
         self.breaker = Breaker("database", settings.breaker_max_failures, settings.breaker_probe_seconds)
-        self._sessions = async_sessionmaker(self.engine, expire_on_commit=False)
+        self._sessions = async_sessionmaker(self.engine, expire_on_commit=False, sync_session_class=_Session)
         self._patience = settings.database_timeout_seconds
+        self._alone = {"milliseconds": str(int(settings.database_timeout_seconds * 1000 * _ALONE))}
         self._room = settings.database_pool_size * _CROWD
         self._turns = asyncio.Semaphore(settings.database_pool_size)
         """First come, first served; the pool lets who gives a connection back take it again before those who wait."""
@@ -144,7 +135,7 @@ class Database:
         In one transaction, on PostgreSQL: three round trips.
         """
         async with self._driver() as driver:
-            await driver.execute(f"BEGIN; SELECT pg_advisory_xact_lock_shared(hashtextextended('{name}', 0))")
+            await driver.execute(f"{_BEGIN}; SELECT pg_advisory_xact_lock_shared(hashtextextended('{name}', 0))")
             row = await self._ask(driver, statement, values)
             await driver.execute("COMMIT")
             return row
@@ -183,7 +174,7 @@ class Database:
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[AsyncSession]:
-        async with self._admitted(), self._sessions() as tx:
+        async with self._admitted(), self._bounded(self._sessions()) as tx:
             yield tx
 
     @asynccontextmanager
@@ -202,8 +193,8 @@ class Database:
                 except PoolTimeout as full:  # our own crowd; says nothing against the database
                     raise Busy("all database connections are in use") from full
                 except FAILURES as failure:
-                    log.warning("database_unavailable", extra={"reason": _reason(failure)})
-                    raise StoreUnavailable("database", _reason(failure)) from failure
+                    log.warning("database_unavailable", extra={"reason": reason(failure)})
+                    raise StoreUnavailable("database", reason(failure)) from failure
         finally:
             self._room += 1
 
@@ -222,14 +213,31 @@ class Database:
         finally:
             self._turns.release()
 
+    @asynccontextmanager
+    async def _bounded(self, tx: AsyncSession) -> AsyncIterator[AsyncSession]:
+        """Cut the session's connection when its time is over: SQLAlchemy's rollback would wait for a hung server.
+
+        It does so even when it is cancelled, so the time-out around it does not end that.
+        """
+        end = asyncio.get_running_loop().call_later(self._timeout, _cut, tx)
+        try:
+            async with tx:
+                yield tx
+        finally:
+            end.cancel()
+
     async def lock(self, tx: AsyncSession, name: str, *, shared: bool = False) -> None:
         """Let one transaction of all nodes at a time past this point, or many that share; each holds it to its end.
 
         On SQLite a writing transaction is alone anyway.
         """
-        if not self.is_sqlite:
-            function = "pg_advisory_xact_lock_shared" if shared else "pg_advisory_xact_lock"
-            await tx.execute(text(f"SELECT {function}(hashtextextended(:name, 0))"), {"name": name})
+        if self.is_sqlite:
+            return
+        if not shared:
+            # Who waits to be alone keeps out who would share, and may wait for a node that has stopped: not for long.
+            await tx.execute(text("SELECT set_config('lock_timeout', :milliseconds, true)"), self._alone)
+        function = "pg_advisory_xact_lock_shared" if shared else "pg_advisory_xact_lock"
+        await tx.execute(text(f"SELECT {function}(hashtextextended(:name, 0))"), {"name": name})
 
     async def try_lock(self, tx: AsyncSession, name: str) -> bool:
         """Take the lock of that name until the transaction ends; False, at once, if another one has it.
@@ -270,7 +278,7 @@ class Database:
             try:
                 revision = await self.revision()
             except FAILURES as failure:
-                log.debug("database_not_there_yet", extra={"reason": _reason(failure)})
+                log.debug("database_not_there_yet", extra={"reason": reason(failure)})
             if revision is None:
                 await asyncio.sleep(self.breaker.probe_seconds)
 
@@ -283,67 +291,7 @@ class Database:
         await self.engine.dispose()
 
 
-def lacks_tables(failure: BaseException | None) -> bool:
-    """Tell a database without our tables from one that does not answer: neither can be asked."""
-    return isinstance(failure, ProgrammingError) or (
-        isinstance(failure, OperationalError) and "no such" in str(failure)
-    )
-
-
-def _engine(settings: Settings) -> AsyncEngine:
-    url = make_url(settings.database_url.get_secret_value())
-    timeout = settings.database_timeout_seconds
-    milliseconds = str(int(timeout * 1000))
-    pool: dict[str, Any] = {
-        "pool_size": settings.database_pool_size,
-        "max_overflow": 0,
-        "pool_timeout": timeout,
-        "hide_parameters": True,  # they would be in the logs of every failed statement
-    }
-    if url.get_backend_name() == "sqlite":
-        engine = create_async_engine(url, connect_args={"timeout": timeout}, **pool)
-        event.listen(engine.sync_engine, "connect", _prepare_sqlite)
-        event.listen(engine.sync_engine, "begin", _begin_sqlite)
-        return engine
-    engine = create_async_engine(
-        url,
-        connect_args={
-            "timeout": timeout,
-            "connection_class": _Connection,
-            "server_settings": {
-                "application_name": "authserver",
-                "statement_timeout": milliseconds,
-                "lock_timeout": milliseconds,
-                "idle_in_transaction_session_timeout": "10000",
-            },
-        },
-        **pool,
-    )
-    event.listen(engine.sync_engine, "checkout", _refuse_closed)
-    return engine
-
-
-def _refuse_closed(dbapi_connection: Any, _record: Any, _proxy: Any) -> None:
-    """Have the pool replace a connection that the server has closed meanwhile; costs no round trip."""
-    if dbapi_connection.driver_connection.is_closed():
-        raise DisconnectionError("closed by the server")
-
-
-def _prepare_sqlite(dbapi_connection: Any, _record: Any) -> None:
-    # The driver must not begin transactions by itself: it would begin them DEFERRED, and two writers would fail.
-    dbapi_connection.isolation_level = None
-    cursor = dbapi_connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
-
-
-def _begin_sqlite(connection: Any) -> None:
-    mode = connection.get_execution_options().get("sqlite_begin", "DEFERRED")
-    connection.exec_driver_sql(f"BEGIN {mode}")
-
-
-def _reason(failure: BaseException) -> str:
-    """Say in one line what happened, without statement and parameters."""
-    cause = failure.orig if isinstance(failure, DBAPIError) and failure.orig else failure
-    return f"{type(cause).__name__}: {cause}".split("\n")[0][:200]
+def _cut(tx: AsyncSession) -> None:
+    driver = tx.info.get(_DRIVER)
+    if isinstance(driver, asyncpg.Connection):
+        driver.terminate()

@@ -14,8 +14,9 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 from sqlalchemy import QueuePool, text
 
-from authserver import db, migrations, services
+from authserver import migrations, services
 from authserver.db import Database
+from authserver.engine import FAILURES
 from authserver.errors import StoreUnavailable
 from authserver.observability import metrics
 from authserver.redis import Redis
@@ -150,7 +151,7 @@ class _Look:
         try:
             async with asyncio.timeout(LOOK_SECONDS):
                 return await self._look()
-        except (StoreUnavailable, *db.FAILURES) as failure:
+        except (StoreUnavailable, *FAILURES) as failure:
             log.warning("not_ready", extra={"reason": f"{type(failure).__name__}: {failure}".split("\n")[0][:200]})
             return "down"
 

@@ -20,7 +20,8 @@ log = logging.getLogger(__name__)
 
 Answer = TypeVar("Answer")
 Command = tuple[EncodableT, ...]
-FAILURES = (RedisError, OSError, TimeoutError)
+# uvloop raises a bare RuntimeError when redis-py writes to a connection that has just been reset ("handler is closed").
+FAILURES = (RedisError, OSError, TimeoutError, RuntimeError)
 _INTRODUCTION: tuple[Command, ...] = (("INFO", "server"), ("INFO", "replication"))
 
 

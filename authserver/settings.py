@@ -49,6 +49,7 @@ class Settings(BaseSettings):
     database_url: SecretStr = SecretStr("sqlite+aiosqlite:///authserver.db")
     database_pool_size: int = Field(10, ge=1, description="Connections a process keeps.")
     database_timeout_seconds: float = Field(1.0, gt=0, le=1.0, description="For a connection, and for a transaction.")
+    database_pooler: bool = Field(False, description="DATABASE_URL leads to PgBouncer in transaction mode.")
     redis_url: SecretStr = Field(SecretStr(""), description="Empty: no Redis.")
     redis_timeout_seconds: float = Field(0.1, gt=0, le=0.15, description="For one answer of Redis.")
     breaker_max_failures: int = Field(5, ge=1, description="In a row, until a store is left alone.")

@@ -54,11 +54,20 @@ def client_of(app: FastAPI, address: str = "192.0.2.1") -> httpx.AsyncClient:
 
 
 class Program:
-    """`authserver serve` as a process of its own; `url` is where it listens."""
+    """`authserver serve` as a process of its own; `url` is where it listens.
 
-    module: Sequence[str] = ("authserver",)
+    `launcher` are the arguments of Python before `serve`, for a variant of the program; `more` is added to its
+    environment.
+    """
 
-    def __init__(self, directory: Path, settings: Mapping[str, Any], *arguments: str) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        settings: Mapping[str, Any],
+        *arguments: str,
+        launcher: Sequence[str] = ("-m", "authserver"),
+        more: Mapping[str, str] | None = None,
+    ) -> None:
         self.port = free_port()
         self.url = f"http://{LOOPBACK}:{self.port}"
         self.output = directory / f"server-{self.port}.out"
@@ -66,8 +75,9 @@ class Program:
         own = {f"AUTHSERVER_{name.upper()}": str(value) for name, value in {"issuer": self.url, **settings}.items()}
         with self.output.open("wb") as output, self.errors.open("wb") as errors:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", *self.module, "serve", "--port", str(self.port), *arguments],
-                env=environment(own), cwd=directory, stdin=subprocess.DEVNULL, stdout=output, stderr=errors,
+                [sys.executable, *launcher, "serve", "--port", str(self.port), *arguments],
+                env=environment(own) | dict(more or {}), cwd=directory,
+                stdin=subprocess.DEVNULL, stdout=output, stderr=errors,
             )  # fmt: skip
 
     async def ready(self) -> None:

@@ -1,10 +1,13 @@
 """POST /revoke (RFC 7009): after the 200 the token is dead, everywhere."""
 
 import asyncio
+from datetime import timedelta
 
 import httpx
 import pytest
+from freezegun import freeze_time
 
+from authserver import clock
 from tests.factories import App, NewClient, NewUser, basic, claims_of, sign_in
 from tests.test_introspect import INACTIVE, introspect
 from tests.test_token_form import assert_oauth_error
@@ -49,6 +52,16 @@ async def test_revoking_a_refresh_token_ends_the_session_with_all_access_tokens(
     for answer in (tokens, second):
         assert (await introspect(client, caller, answer["access_token"])).content == INACTIVE
     assert_oauth_error(await refresh(client, caller, second["refresh_token"]), 400, "invalid_grant")
+
+
+@pytest.mark.parametrize("minutes", [-5, 11], ids=["not good yet", "expired"])
+async def test_a_token_is_revoked_whatever_the_date_on_this_node(
+    client: httpx.AsyncClient, caller: App, tokens: dict[str, str], minutes: int
+) -> None:
+    """On another node, whose clock is right, it is good."""
+    with freeze_time(clock.now() + timedelta(minutes=minutes), tick=True, real_asyncio=True):
+        assert_done(await revoke(client, caller, tokens["access_token"]))
+    assert (await introspect(client, caller, tokens["access_token"])).content == INACTIVE
 
 
 async def test_a_sign_out_that_races_a_refresh_wins(

@@ -84,7 +84,7 @@ def refusals() -> Iterator[None]:
 
 def reason(refused: AuthserverError) -> str:
     """Say in one line why something is refused."""
-    from authserver.db import lacks_tables
+    from authserver.engine import lacks_tables
 
     if isinstance(refused, InvalidInput):
         return " ".join(dict.fromkeys(fault.detail for fault in refused.faults))

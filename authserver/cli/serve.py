@@ -49,7 +49,8 @@ def _note_if_not_migrated(settings: "Settings") -> None:
 
 
 async def _is_reachable(settings: "Settings") -> bool:
-    from authserver.db import FAILURES, Database
+    from authserver.db import Database
+    from authserver.engine import FAILURES
 
     db = Database(settings)
     try:

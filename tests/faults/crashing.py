@@ -29,8 +29,7 @@ class CrashingProgram(Program):
     """Starts that program instead of the server proper."""
 
     def __init__(self, point: str, directory: Path, settings: Mapping[str, Any], *arguments: str) -> None:
-        self.module = ["tests.faults.crashing", point]
-        super().__init__(directory, settings, *arguments)
+        super().__init__(directory, settings, *arguments, launcher=("-m", "tests.faults.crashing", point))
 
 
 @dataclass(frozen=True)

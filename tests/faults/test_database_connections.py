@@ -1,0 +1,85 @@
+"""A transaction ends in time, whatever the network or another node does to it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from time import monotonic
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.engine import make_url
+
+from authserver.db import Database
+from authserver.errors import StoreUnavailable
+from authserver.settings import Settings
+from tests.laboratory.proxy import Proxy
+from tests.stores import Stores
+
+FAR_TOO_LONG_SECONDS = 20
+
+
+@pytest.fixture
+async def edge(databases: Stores) -> AsyncIterator[tuple[Database, Proxy]]:
+    """A database, and the edge to it."""
+    url = make_url(await databases.new_database("postgres"))
+    assert url.port
+    async with Proxy(url.port) as proxy:
+        here = url.set(port=proxy.port).render_as_string(hide_password=False)
+        database = Database(Settings(_env_file=None, database_url=here))
+        yield database, proxy
+        await proxy.mend()
+        await database.close()
+
+
+@pytest.mark.parametrize("moment", ["while it works", "before it ends"])
+async def test_a_transaction_on_a_connection_that_goes_silent_ends_in_time(
+    edge: tuple[Database, Proxy], moment: str
+) -> None:
+    database, proxy = edge
+
+    async def use() -> None:
+        async with database.read() as tx:
+            await tx.execute(text("SELECT 1"))
+            proxy.swallow()
+            if moment == "while it works":
+                await tx.execute(text("SELECT 1"))
+
+    began = monotonic()
+    with pytest.raises(StoreUnavailable):
+        await asyncio.wait_for(use(), FAR_TOO_LONG_SECONDS)
+    assert monotonic() - began < FAR_TOO_LONG_SECONDS / 2
+
+
+async def test_who_waits_to_be_alone_gives_up_before_those_behind_it_must(edge: tuple[Database, Proxy]) -> None:
+    database, _ = edge
+
+    async def patience(*, shared: bool) -> float:
+        began = monotonic()
+        with pytest.raises(StoreUnavailable):
+            await lock(shared=shared)
+        return monotonic() - began
+
+    async def lock(*, shared: bool) -> None:
+        async with database.write() as tx:
+            await database.lock(tx, "a lock", shared=shared)
+
+    async with database.write() as tx:
+        await database.lock(tx, "a lock")
+        assert await patience(shared=False) < await patience(shared=True) / 2
+
+
+async def test_a_node_that_stops_in_a_transaction_does_not_keep_its_locks(edge: tuple[Database, Proxy]) -> None:
+    database, _ = edge
+    began = monotonic()
+    stopped = await database.engine.connect()
+    await stopped.execute(text("SELECT pg_advisory_xact_lock(hashtextextended('a lock', 0))"))
+    is_free = False
+    while not is_free:
+        assert monotonic() - began < FAR_TOO_LONG_SECONDS / 3
+        try:
+            async with database.write() as tx:
+                await database.lock(tx, "a lock", shared=True)
+            is_free = True
+        except StoreUnavailable:
+            await asyncio.sleep(0.1)
+    await stopped.invalidate()
+    await stopped.close()
