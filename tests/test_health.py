@@ -11,12 +11,11 @@ import httpx
 import pytest
 from fastapi import FastAPI
 from redis.asyncio import Redis
-from sqlalchemy import event, text
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from authserver import health, migrations
 from authserver.db import Database
-from authserver.services import Services
 from authserver.settings import Settings
 from tests import application
 from tests.servers import Postgres, Valkey, free_port
@@ -51,16 +50,16 @@ async def test_ready_when_everything_is(client: httpx.AsyncClient, backend: Back
     }
 
 
-async def test_many_who_ask_share_one_look(client_with: Any, app_with: Any) -> None:
+async def test_many_who_ask_share_one_look(app_with: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     app: FastAPI = await app_with()
-    services: Services = app.state.services
-    looks: list[str] = []
+    looks: list[Database] = []
+    look_at_database = health._look_at_database
 
-    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
-        if "alembic_version" in statement:
-            looks.append(statement)
+    async def look(database: Database) -> Any:
+        looks.append(database)
+        return await look_at_database(database)
 
-    event.listen(services.db.engine.sync_engine, "before_cursor_execute", note)
+    monkeypatch.setattr(health, "_look_at_database", look)
     async with application.client_of(app) as client:
         answers = await asyncio.gather(*(client.get("/health/ready") for _ in range(50)))
         assert {answer.status_code for answer in answers} == {200}
