@@ -8,7 +8,7 @@ from tests.model.denylist import Model
 from tests.model.explore import LIVENESS, SAFETY, explore
 from tests.model.mutants import MUTANTS
 
-BOUNDS = [Model(lease=1, faults=0, nodes=3), Model(lease=2, faults=1, nodes=1), Model(lease=1, faults=1, nodes=2)]
+BOUNDS = [Model(lease=1, faults=0, nodes=3), Model(lease=2, faults=1, nodes=2), Model(lease=1, faults=2, nodes=1)]
 
 
 def main() -> int:

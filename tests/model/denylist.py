@@ -16,26 +16,23 @@ from dataclasses import dataclass
 
 from authserver.tokens import protocol
 from authserver.tokens.protocol import Distrust, Duty, Finding, State, Verdict
+from tests.model import faults
 from tests.model.world import (
     ANOTHER,
     ENTRY,
-    Late,
     Node,
     Poll,
     Process,
     Publishing,
     Refill,
+    Steps,
     World,
     age_epochs,
-    bury,
     fresh_name,
-    fresh_run,
     in_order,
     is_forgotten,
     put,
 )
-
-Steps = Iterator[tuple[str, World]]
 
 
 @dataclass(frozen=True)
@@ -86,8 +83,8 @@ class Model:
 
     def steps(self, world: World) -> Steps:
         """Yield everything that can happen next."""
-        for happening in (tick, _revoke, _publish, _find, _check, _poll, _refill, _heal, _fault):
-            for label, after in happening(self, world):
+        for take in (_tick, _revoke, _publish, _find, _check, _poll, _refill, _suffer):
+            for label, after in take(self, world):
                 yield label, _settled(after)
 
     def broken(self, world: World) -> str | None:
@@ -141,7 +138,7 @@ def _distrust(world: World, suspect: State) -> World:
     return age_epochs(world._replace(db=db._replace(run="", marker=""), known=protocol.notice(world.known, db, 0)))
 
 
-def tick(model: Model, world: World) -> Steps:
+def _tick(model: Model, world: World) -> Steps:
     """Let time pass."""
 
     def node(before: Node) -> Node:
@@ -314,49 +311,7 @@ def _begin(model: Model, world: World) -> Steps:
                 yield f"refill: count, copy to {process.run}", world._replace(refill=refill._replace(is_counted=True))
 
 
-def _heal(model: Model, world: World) -> Steps:
-    """What comes by itself: a former master goes or obeys, a late command arrives."""
-    if world.old is not None:
-        yield "heal: the old master goes", bury(world._replace(old=None), world.old.run)
-        if world.old.is_master:
-            obeying = world.master._replace(run=world.old.run, is_master=False)
-            yield "heal: the old master obeys the new one", world._replace(old=obeying)
-    if world.late is not None:
-        for process in world.processes():
-            if process.run == world.late.run and process.is_master:
-                came = process._replace(marker=world.late.marker, has_entry=world.late.has_entry)
-                yield "late: install", put(world, process, came)._replace(late=None)
-        yield "late: never", world._replace(late=None)
-
-
-def _fault(model: Model, world: World) -> Steps:
-    """What may befall Redis, and a command that is late."""
-    if not world.faults:
-        return
-    before, refill, master = world._replace(faults=world.faults - 1), world.refill, world.master
-    spoilt = refill and refill._replace(is_whole=False)
-    gone = put(before, master, master._replace(marker="", has_entry=False))
-    yield "fault: the copy is evicted", gone
-    yield "fault: flush", gone._replace(refill=spoilt, late=None)
-    if spoilt is not None:
-        yield "fault: the new copy is evicted", before._replace(refill=spoilt)
-    if refill is not None and refill.stage == "locked" and refill.is_whole:
-        late = Late(refill.run, refill.marker, refill.has_entry)
-        yield "fault: the refill is given up, its install comes late", before._replace(refill=None, late=late)
-    run = fresh_run(world)
-    for label, marker, has_entry in _remembered(model, master):
-        again = before._replace(master=Process(run, marker, has_entry))
-        yield f"fault: restart {label}", bury(again, master.run)
-        split = again._replace(old=master)
-        yield f"fault: failover {label}", split if world.old is None else bury(split, world.old.run)
-    if not model.machinery.keeps_marker_and_entries_in_one_key:
-        yield "fault: the entries are evicted", put(before, master, master._replace(has_entry=False))
-
-
-def _remembered(model: Model, master: Process) -> Iterator[tuple[str, str, bool]]:
-    """What a process has that takes a master's place: nothing, an old dump, or everything."""
-    yield "empty", "", False
-    if master.marker:
-        yield "from an old dump", master.marker, False
-        if master.has_entry:
-            yield "with everything", master.marker, True
+def _suffer(model: Model, world: World) -> Steps:
+    """Faults, while there may be any; and what heals."""
+    yield from faults.heal(world)
+    yield from faults.befall(world, is_one_key=model.machinery.keeps_marker_and_entries_in_one_key)

@@ -107,6 +107,13 @@ MUTANTS = [
     _without("entries and marker are in different keys", "S1", "keeps_marker_and_entries_in_one_key"),
     _without("who was asked to add is known only afterwards", "S2", "adds_only_in_the_named_process"),
     _without("who has added does not matter", "S1", "adds_only_in_the_named_process", "asks_who_added"),
+    _without(
+        "entries are added anywhere",
+        "S1",
+        "adds_only_in_the_named_process",
+        "asks_who_added",
+        "adds_only_beside_the_marker",
+    ),
     _without("a demoted process is believed", "S1", "asks_for_the_role"),
     _without("what a check finds in the database stays there", "S2", "adds_what_a_check_finds", faults=0),
     _without("nobody reconciles", "liveness", "reconciles", faults=0),

@@ -107,6 +107,10 @@ class World(NamedTuple):
         return self.revoker is not None and not self.revoker.is_committed
 
 
+Steps = Iterator[tuple[str, World]]
+"""What can happen next, and what the world is then."""
+
+
 def put(world: World, old: Process, new: Process) -> World:
     """Replace one process by what has become of it."""
     return world._replace(master=new) if world.master is old else world._replace(old=new)
