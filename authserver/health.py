@@ -14,7 +14,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 from sqlalchemy import QueuePool, text
 
-from authserver import migrations, services
+from authserver import schema, services
 from authserver.db import Database
 from authserver.engine import FAILURES
 from authserver.errors import StoreUnavailable
@@ -168,7 +168,7 @@ def _looks(request: Request) -> dict[str, _Look]:
 
 async def _look_at_database(database: Database) -> State:
     """Find out whether it is there, migrated, and takes writes."""
-    if await asyncio.to_thread(migrations.is_behind, await database.revision()):
+    if schema.is_behind(await database.revision()):
         return "not-migrated"
     async with database.engine.connect() as opened:
         connection = await opened.execution_options(sqlite_begin="IMMEDIATE")

@@ -6,7 +6,6 @@ may upgrade at the same moment: one migrates, the others wait for it and find no
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -61,11 +60,6 @@ def head() -> str:
     return str(ScriptDirectory.from_config(_config()).get_current_head())
 
 
-def is_behind(revision: str | None) -> bool:
-    """Tell whether a database at a revision must be upgraded; one from a newer version of the program need not be."""
-    return revision is None or revision in _older()
-
-
 def check(settings: Settings) -> list[str]:
     """Compare a database at the newest revision with the models; return each difference in a line."""
     try:
@@ -104,12 +98,6 @@ def _config(settings: Settings | None = None) -> Config:
     if settings is not None:
         config.attributes["url"] = settings.database_url.get_secret_value()
     return config
-
-
-@cache
-def _older() -> frozenset[str]:
-    newest_first = ScriptDirectory.from_config(_config()).walk_revisions()
-    return frozenset([script.revision for script in newest_first][1:])
 
 
 @contextmanager

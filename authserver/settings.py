@@ -79,7 +79,7 @@ class Settings(BaseSettings):
     argon2_time_cost: int = Field(2, ge=1, description="Passes.")
     argon2_parallelism: int = Field(1, ge=1, description="Lanes.")
     argon2_threads: int = Field(0, ge=0, description="Hashes at a time in a process; 0: cores / workers.")
-    argon2_queue: int = Field(100, ge=1, description="Hashes that may wait in a process; one more is a 503.")
+    argon2_queue: int = Field(40, ge=1, description="Hashes that may wait in a process; one more is a 503.")
     registration_enabled: bool = True
 
     # Throttling

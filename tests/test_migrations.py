@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from alembic.script import ScriptDirectory
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from authserver import migrations
+from authserver import migrations, schema
 from authserver.errors import StoreUnavailable
 from authserver.settings import Settings
 from tests.application import ROOT, environment
@@ -85,7 +85,7 @@ def filled(connection: sa.Connection) -> set[str]:
 async def test_the_migrations_make_what_the_models_say(empty: Settings) -> None:
     await run(migrations.upgrade, empty)
     assert await run(migrations.check, empty) == []
-    assert await run(migrations.current, empty) == migrations.head() == REVISIONS[0]
+    assert await run(migrations.current, empty) == migrations.head() == REVISIONS[0] == schema.REVISION
 
 
 async def test_a_difference_between_models_and_database_is_told(empty: Settings) -> None:

@@ -103,12 +103,12 @@ async def _database(services: "Services") -> Check:
 
 
 async def _migrations(services: "Services") -> Check:
-    from authserver import migrations
+    from authserver import migrations, schema
 
     revision, head = await asyncio.to_thread(migrations.current, services.settings), migrations.head()
     if revision == head:
         return Check("migrations", "ok", f"at {revision}")
-    if migrations.is_behind(revision):
+    if schema.is_behind(revision):
         detail = f"at {revision or 'no revision'}, this version needs {head}: run `authserver db upgrade`"
         return Check("migrations", "broken", detail)
     return Check("migrations", "warning", f"at {revision}, which a newer version made; this one knows {head}")

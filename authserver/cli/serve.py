@@ -33,30 +33,27 @@ def serve(
 
 def _note_if_not_migrated(settings: "Settings") -> None:
     """Say that the database must be upgraded: until then, as while it cannot be reached, the server is not ready."""
-    from authserver import migrations
+    from authserver import schema
+    from authserver.engine import FAILURES
     from authserver.observability import logs
 
     logs.configure(settings)
-    logging.getLogger("alembic").setLevel(logging.WARNING)
-    if not asyncio.run(_is_reachable(settings)):
+    try:
+        revision = asyncio.run(_revision(settings))
+    except FAILURES:
         return
-    revision = migrations.current(settings)
-    if migrations.is_behind(revision):
+    if schema.is_behind(revision):
         where = f"at revision {revision}" if revision else "not migrated"
-        reason = f"The database is {where}, this version needs {migrations.head()}: run `authserver db upgrade`."
+        reason = f"The database is {where}, this version needs {schema.REVISION}: run `authserver db upgrade`."
         log.critical("database_not_migrated", extra={"reason": reason})
         output.note(reason)
 
 
-async def _is_reachable(settings: "Settings") -> bool:
+async def _revision(settings: "Settings") -> str | None:
     from authserver.db import Database
-    from authserver.engine import FAILURES
 
     db = Database(settings)
     try:
-        await db.ping()
-    except FAILURES:
-        return False
+        return await db.revision()
     finally:
         await db.close()
-    return True

@@ -33,6 +33,8 @@ async def asked(request: Request, services: Services) -> Asked | Refusal:
     if isinstance(credentials, Refusal):
         return credentials
     requests.note(client_id=credentials.client_id)
+    if form.get("grant_type") == "password":
+        services.hasher.check_room()  # in a storm of sign-ins, those too many cost next to nothing
     ip = request.scope["client"] and request.scope["client"][0]
     # A client that is switched off has no sessions left, so only what begins one must know it as it is this moment.
     begins_session = form.get("grant_type", "refresh_token") not in {"refresh_token", "client_credentials"}
