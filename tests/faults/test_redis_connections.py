@@ -25,10 +25,10 @@ def test_a_connection_that_is_reset_as_soon_as_it_is_made_is_a_store_unavailable
     monkeypatch.setattr(AbstractConnection, "on_connect", be_reset_first)
 
     async def ask(url: str) -> None:
-        line = Redis(Settings(_env_file=None, redis_url=url)).line()
+        line = Redis(Settings(_env_file=None, redis_url=url)).line("x")
         try:
             with pytest.raises(StoreUnavailable):
-                await line.ask(lambda pipe: pipe.get("x"))
+                await line.ask(("GET", "x"))
         finally:
             await line.close()
 
