@@ -6,9 +6,12 @@ leaves; a refusal that is *returned* from the block commits too, an exception ro
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from time import monotonic
 from typing import Any
 
 import asyncpg
@@ -34,6 +37,8 @@ _WITH_WAIT = 1.6
 """So many times DATABASE_TIMEOUT_SECONDS a transaction may take if it first had to wait for a connection."""
 _ALONE = 0.25
 """Such a part of DATABASE_TIMEOUT_SECONDS one may wait for a lock that nobody else may share."""
+_REQUEST_SECONDS = 1.8
+"""All transactions of one request together may take so long: a caller is answered within two seconds."""
 _DRIVER = "driver connection"
 
 
@@ -80,6 +85,19 @@ class _Connection(asyncpg.Connection):  # type: ignore[misc]
             self.terminate()
         else:
             await super().close()
+
+
+@dataclass
+class _Budget:
+    seconds: float
+
+
+_budget: ContextVar[_Budget | None] = ContextVar("budget", default=None)
+
+
+def begin_request() -> None:
+    """Give the request that begins here its time for all transactions together."""
+    _budget.set(_Budget(_REQUEST_SECONDS))
 
 
 class _Session(Session):
@@ -154,8 +172,9 @@ class Database:
     async def _admitted(self) -> AsyncIterator[AsyncSession]:
         with self.breaker.admit((StoreUnavailable,)):
             try:
-                async with asyncio.timeout(self._timeout), self._bounded(self._sessions()) as tx:
-                    yield tx
+                with self._share() as seconds:
+                    async with asyncio.timeout(seconds), _bounded(self._sessions(), seconds) as tx:
+                        yield tx
             except (IntegrityError, DataError):
                 raise
             except PoolTimeout as full:  # our own crowd; says nothing against the database
@@ -164,18 +183,15 @@ class Database:
                 log.warning("database_unavailable", extra={"reason": _reason(failure)})
                 raise StoreUnavailable("database", _reason(failure)) from failure
 
-    @asynccontextmanager
-    async def _bounded(self, tx: AsyncSession) -> AsyncIterator[AsyncSession]:
-        """Cut the session's connection when its time is over: SQLAlchemy's rollback would wait for a hung server.
-
-        It does so even when it is cancelled, so the time-out around it does not end that.
-        """
-        end = asyncio.get_running_loop().call_later(self._timeout, _cut, tx)
+    @contextmanager
+    def _share(self) -> Iterator[float]:
+        """How many seconds a transaction may take; what it takes, the others of the request no longer have."""
+        budget = _budget.get() or _Budget(self._timeout)
+        began = monotonic()
         try:
-            async with tx:
-                yield tx
+            yield min(self._timeout, budget.seconds)
         finally:
-            end.cancel()
+            budget.seconds -= monotonic() - began
 
     async def lock(self, tx: AsyncSession, name: str, *, shared: bool = False) -> None:
         """Let one transaction of all nodes at a time past this point, or many that share; each holds it to its end.
@@ -236,6 +252,20 @@ def _engine(settings: Settings) -> AsyncEngine:
     )
     event.listen(engine.sync_engine, "checkout", _refuse_closed)
     return engine
+
+
+@asynccontextmanager
+async def _bounded(tx: AsyncSession, seconds: float) -> AsyncIterator[AsyncSession]:
+    """Cut a session's connection when its time is over: SQLAlchemy's rollback would wait for a hung server.
+
+    It does so even when it is cancelled, so the time-out around it does not end that.
+    """
+    end = asyncio.get_running_loop().call_later(seconds, _cut, tx)
+    try:
+        async with tx:
+            yield tx
+    finally:
+        end.cancel()
 
 
 def _cut(tx: AsyncSession) -> None:
