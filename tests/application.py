@@ -76,7 +76,8 @@ class Program:
         with self.output.open("wb") as output, self.errors.open("wb") as errors:
             self.process = subprocess.Popen(
                 [sys.executable, *launcher, "serve", "--port", str(self.port), *arguments],
-                env=environment(own) | dict(more or {}), cwd=directory, stdin=subprocess.DEVNULL, stdout=output, stderr=errors,
+                env=environment(own) | dict(more or {}), cwd=directory,
+                stdin=subprocess.DEVNULL, stdout=output, stderr=errors,
             )  # fmt: skip
 
     async def ready(self) -> None:

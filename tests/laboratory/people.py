@@ -140,8 +140,7 @@ class Person:
         """A sign-out that races a refresh must win."""
         token = session.refresh
         refreshing = self._trade(session, token, [self._load.node()])
-        await asyncio.gather(
-            refreshing, self._end(session, lambda: self._asker.revoke(self._load.node(), token)))
+        await asyncio.gather(refreshing, self._end(session, lambda: self._asker.revoke(self._load.node(), token)))
         self._load.ended.extend(session.accesses[-1:])
         await self._load.look(session.accesses[-1])
 

@@ -31,6 +31,9 @@ for _is_cut in product((False, True), repeat=len(EDGES)):
     _short = "+".join(name[0] + name[2] for name in _cut) or "none"
     fault(
         f"partition-{_short}",
-        "cut off: " + (", ".join(name.replace("-postgres", "–PostgreSQL").replace("-redis", "–Redis") for name in _cut) or "nobody"),
+        "cut off: "
+        + (
+            ", ".join(name.replace("-postgres", "–PostgreSQL").replace("-redis", "–Redis") for name in _cut) or "nobody"
+        ),
         without_database="".join(name[0] for name in _cut if name.endswith("postgres")),
     )(partial(partition, _cut))
