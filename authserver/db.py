@@ -18,7 +18,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase, Session
 
-from authserver import clock, engine
+from authserver import clock, engine, patience
 from authserver.breaker import Breaker
 from authserver.engine import FAILURES, WITH_WAIT, lacks_tables, reason
 from authserver.errors import Busy, StoreUnavailable
@@ -174,20 +174,21 @@ class Database:
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[AsyncSession]:
-        async with self._admitted(), self._bounded(self._sessions()) as tx:
+        async with self._admitted() as seconds, _bounded(self._sessions(), seconds) as tx:
             yield tx
 
     @asynccontextmanager
-    async def _admitted(self) -> AsyncIterator[None]:
-        """Let a bounded number of users in, through the breaker, for a bounded time; translate what goes wrong."""
+    async def _admitted(self) -> AsyncIterator[float]:
+        """Let a bounded number of users in, through the breaker, for some seconds; translate what goes wrong."""
         if self._room <= 0:
             raise Busy("too many wait for a database connection")
         self._room -= 1
         try:
             with self.breaker.admit((StoreUnavailable,)):
                 try:
-                    async with asyncio.timeout(self._timeout), self._connection_turn():
-                        yield
+                    with patience.share(self._timeout) as seconds:
+                        async with asyncio.timeout(seconds), self._connection_turn():
+                            yield seconds
                 except (IntegrityError, DataError):
                     raise
                 except PoolTimeout as full:  # our own crowd; says nothing against the database
@@ -212,19 +213,6 @@ class Database:
             yield
         finally:
             self._turns.release()
-
-    @asynccontextmanager
-    async def _bounded(self, tx: AsyncSession) -> AsyncIterator[AsyncSession]:
-        """Cut the session's connection when its time is over: SQLAlchemy's rollback would wait for a hung server.
-
-        It does so even when it is cancelled, so the time-out around it does not end that.
-        """
-        end = asyncio.get_running_loop().call_later(self._timeout, _cut, tx)
-        try:
-            async with tx:
-                yield tx
-        finally:
-            end.cancel()
 
     async def lock(self, tx: AsyncSession, name: str, *, shared: bool = False) -> None:
         """Let one transaction of all nodes at a time past this point, or many that share; each holds it to its end.
@@ -289,6 +277,20 @@ class Database:
     async def close(self) -> None:
         """Give all connections back."""
         await self.engine.dispose()
+
+
+@asynccontextmanager
+async def _bounded(tx: AsyncSession, seconds: float) -> AsyncIterator[AsyncSession]:
+    """Cut a session's connection when its time is over: SQLAlchemy's rollback would wait for a hung server.
+
+    It does so even when it is cancelled, so the time-out around it does not end that.
+    """
+    end = asyncio.get_running_loop().call_later(seconds, _cut, tx)
+    try:
+        async with tx:
+            yield tx
+    finally:
+        end.cancel()
 
 
 def _cut(tx: AsyncSession) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextvars import Context
 from typing import Generic, TypeVar
 
 Question = TypeVar("Question")
@@ -26,7 +27,8 @@ class Gathering(Generic[Question, Answer]):
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting.append((question, answer))
         if self._asking is None:
-            self._asking = asyncio.create_task(self._ask_for_all())
+            # For many requests, so with nothing of the one that happens to be first: not its patience, not its name.
+            self._asking = asyncio.create_task(self._ask_for_all(), context=Context())
         return await answer
 
     async def _ask_for_all(self) -> None:

@@ -24,6 +24,9 @@ Command = tuple[EncodableT, ...]
 FAILURES = (RedisError, OSError, TimeoutError, RuntimeError)
 _INTRODUCTION: tuple[Command, ...] = (("INFO", "server"), ("INFO", "replication"))
 
+_WITH_WAIT = 4
+"""So many times REDIS_TIMEOUT_SECONDS a question may take if it first had to wait for others."""
+
 
 class Redis:
     """A Redis that may be absent (`is_configured`), down or slow: `ask` answers in time or raises StoreUnavailable."""
@@ -100,8 +103,11 @@ class Line:
         The name is empty when the process is not a master. StoreUnavailable for every fault; the connection is then
         closed, since a late answer would be taken for the next one's (CVE-2023-28858).
         """
-        async with self._lock:
-            return await self._redis.guard(lambda: self._ask(commands))
+        try:
+            async with asyncio.timeout(self._redis.timeout * _WITH_WAIT), self._lock:
+                return await self._redis.guard(lambda: self._ask(commands))
+        except TimeoutError:  # our own crowd, behind one that was not answered
+            raise StoreUnavailable("redis", "too many wait for the connection") from None
 
     async def run(self) -> str:
         """Ask the process for its name again, and whether it still has the key; either may have changed meanwhile."""

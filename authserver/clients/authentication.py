@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+from contextvars import Context
 from dataclasses import dataclass
 from time import monotonic
 from typing import Literal, NamedTuple
@@ -97,7 +98,7 @@ class Clients:
         """Ask the database once for all requests of a client that was good a moment ago."""
         asking = self._asking.get(client_id)
         if asking is None:
-            asking = self._asking[client_id] = asyncio.create_task(self._find(client_id))
+            asking = self._asking[client_id] = asyncio.create_task(self._find(client_id), context=Context())
             asking.add_done_callback(lambda _: self._asking.pop(client_id).exception())
         await asyncio.wait([asking])  # who goes away must not take the question with him
         return asking.result()

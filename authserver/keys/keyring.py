@@ -5,6 +5,7 @@ import base64
 import json
 import logging
 import re
+from contextvars import Context
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -138,7 +139,7 @@ class Keyring:
     async def _reload_shared(self) -> None:
         """Read again; all who wait share one reading, so rubbish cannot make more than ten of them a second."""
         if self._reload is None or self._reload.done():
-            self._reload = asyncio.create_task(self._pause_and_load())
+            self._reload = asyncio.create_task(self._pause_and_load(), context=Context())
         await asyncio.shield(self._reload)
 
     async def _pause_and_load(self) -> None:

@@ -23,6 +23,7 @@ from authserver.clients.models import Client
 from authserver.db import Database
 from authserver.gathering import Gathering
 from authserver.observability import metrics
+from authserver.patience import asked_in_time
 from authserver.sessions import refresh_token, statements
 from authserver.sessions.models import UserSession
 from authserver.sessions.refresh_token import RefreshToken
@@ -262,7 +263,7 @@ class Sessions:
             async with self._denylist.revoking() as tx:
                 await self.end(tx, UserSession.id == session.id, because=because)
             return
-        await self._ending.ask((session.id, because))
+        await asked_in_time(self._ending.ask((session.id, because)))
         if session.revoked_at is None:
             metrics.SESSIONS_REVOKED.labels(because).inc()
 

@@ -12,6 +12,7 @@ import logging
 import random
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from contextvars import Context
 from datetime import datetime, timedelta
 from time import monotonic
 from typing import Any
@@ -22,6 +23,7 @@ from authserver.db import Database
 from authserver.errors import AuthserverError, StoreUnavailable
 from authserver.gathering import Gathering
 from authserver.observability import metrics
+from authserver.patience import asked_in_time
 from authserver.redis import Redis
 from authserver.settings import Settings
 from authserver.statement import Statement
@@ -134,7 +136,7 @@ class Denylist:
             async with self.revoking() as tx:
                 await self.deny(tx, {entry: last_exp})
         else:
-            await self._denying.ask((entry, last_exp + MARGIN))
+            await asked_in_time(self._denying.ask((entry, last_exp + MARGIN)))
 
     async def _deny_together(self, entries: Sequence[tuple[str, datetime]]) -> Sequence[None]:
         await self._publish(*await truth.write_now(self._db, dict(entries)))
@@ -191,7 +193,7 @@ class Denylist:
     def _distrust_soon(self, suspect: State) -> None:
         """Have it done in the background, once for all who noticed."""
         if self._distrusting is None or self._distrusting.done():
-            self._distrusting = asyncio.create_task(self._distrust_quietly(suspect))
+            self._distrusting = asyncio.create_task(self._distrust_quietly(suspect), context=Context())
 
     async def _distrust_quietly(self, suspect: State) -> None:
         try:

@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
 
+from authserver import patience
 from authserver.db import Database
 from authserver.errors import StoreUnavailable
 from authserver.settings import Settings
@@ -47,6 +48,23 @@ async def test_a_transaction_on_a_connection_that_goes_silent_ends_in_time(
     with pytest.raises(StoreUnavailable):
         await asyncio.wait_for(use(), FAR_TOO_LONG_SECONDS)
     assert monotonic() - began < FAR_TOO_LONG_SECONDS / 2
+
+
+async def test_the_transactions_of_a_request_share_its_time(edge: tuple[Database, Proxy]) -> None:
+    database, proxy = edge
+    answered = []
+
+    async def ask(times: int) -> None:
+        for _ in range(times):
+            async with database.read() as tx:
+                answered.append(await tx.scalar(text("SELECT 1")))
+
+    await ask(1)
+    proxy.delay(0.1)
+    patience.begin_request()
+    with pytest.raises(StoreUnavailable):
+        await ask(times=12)
+    assert len(answered) > 1
 
 
 async def test_who_waits_to_be_alone_gives_up_before_those_behind_it_must(edge: tuple[Database, Proxy]) -> None:

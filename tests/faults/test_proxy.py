@@ -168,6 +168,8 @@ async def test_it_resets_at_a_word_that_has_or_has_not_arrived(edge: Proxy, stor
     edge.snap(b"COMMIT", is_delivered=is_delivered)
     assert await talk.say("BEGIN") == "BEGIN"
     talk._writer.write(b"COMMIT\n")
+    with pytest.raises(ConnectionResetError):
+        await talk.hear()
     await asyncio.wait_for(store.hung_up.wait(), 5)
     assert ("COMMIT" in store.heard) == is_delivered
     talk.close()

@@ -1,6 +1,7 @@
 """Whatever becomes of a connection to Redis is a StoreUnavailable. The server runs on uvloop, so these tests do too."""
 
 import asyncio
+from time import monotonic
 
 import pytest
 import uvloop
@@ -34,3 +35,20 @@ def test_a_connection_that_is_reset_as_soon_as_it_is_made_is_a_store_unavailable
 
     with Valkey() as valkey, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(ask(valkey.url()))
+
+
+async def test_who_asks_a_silent_redis_in_a_crowd_does_not_wait_for_all_before() -> None:
+    with Valkey() as valkey:
+        line = Redis(Settings(_env_file=None, redis_url=valkey.url(), breaker_max_failures=100)).line("x")
+        await line.ask(("GET", "x"))
+        valkey.hang()
+        began = monotonic()
+        crowd = [asyncio.create_task(line.ask(("GET", "x"))) for _ in range(40)]
+        await asyncio.wait(crowd[:1])
+        first = monotonic() - began
+        await asyncio.wait(crowd)
+        assert monotonic() - began < 10 * first
+        assert {type(task.exception()) for task in crowd} == {StoreUnavailable}
+        valkey.resume()
+        assert (await line.ask(("GET", "x")))[0] == [None]
+        await line.close()

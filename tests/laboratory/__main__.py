@@ -34,6 +34,8 @@ def main() -> int:
         return 0
     if not names:
         parser.error("no fault of that name; see --list")
+    if asked.logs is not None:
+        asked.logs.mkdir(parents=True, exist_ok=True)
     # Ctrl-C lets asyncio clean up; so must a polite kill, or the stores would stay.
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
@@ -51,8 +53,6 @@ async def _run(names: list[str], seconds: float, seed: int, logs: Path | None) -
     results = []
     _say(table.line("fault", table.HEADINGS[1:]))
     with tempfile.TemporaryDirectory(prefix="authserver-laboratory-") as scratch:
-        if logs is not None:
-            logs.mkdir(parents=True, exist_ok=True)
         running = run([FAULTS[name] for name in names], logs or Path(scratch), seconds=seconds, seed=seed)
         async with aclosing(running):
             async for result in running:

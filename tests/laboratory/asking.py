@@ -156,12 +156,12 @@ def _verdict(what: What, response: httpx.Response) -> tuple[Outcome, str]:
         body = response.json()
         if body["active"] or body == {"active": False}:
             return (Outcome.YES if body["active"] else Outcome.NO), ""
-    if status == 503 and error == ("temporarily_unavailable" if is_form else "temporarily-unavailable"):
-        if response.headers.get("retry-after", "").isdecimal():
-            return Outcome.UNAVAILABLE, ""
-    elif (what in {What.SIGN_IN, What.REFRESH} and (status, error) == (400, "invalid_grant")) or (
-        not is_form and (status, error) in _PROBLEMS and (status != 401 or "www-authenticate" in response.headers)
-    ):
+    is_unavailable = error == ("temporarily_unavailable" if is_form else "temporarily-unavailable")
+    if status == 503 and is_unavailable and response.headers.get("retry-after", "").isdecimal():
+        return Outcome.UNAVAILABLE, ""
+    is_refused = what in {What.SIGN_IN, What.REFRESH} and (status, error) == (400, "invalid_grant")
+    is_problem = (status, error) in _PROBLEMS and (status != 401 or "www-authenticate" in response.headers)
+    if is_refused or is_problem:
         return Outcome.NO, error
     return Outcome.STRANGE, f"{status} {response.text[:300]}"
 

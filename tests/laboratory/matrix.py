@@ -91,29 +91,29 @@ def _questions(lab: Laboratory, node: Node, own: Prepared) -> dict[str, Callable
     refresh = {"grant_type": "refresh_token", "refresh_token": own.to_refresh.refresh.text}
     change = {"current_password": own.password, "new_password": f"a long sentence {secrets.token_hex(8)}"}
 
-    def form(path: str, auth: httpx.BasicAuth = app, **data: str) -> Callable[[], Awaitable[httpx.Response]]:
+    def form(path: str, data: dict[str, str], auth: httpx.BasicAuth = app) -> Callable[[], Awaitable[httpx.Response]]:
         return lambda: http.post(path, data=data, auth=auth)
 
     def get(path: str, token: Token | None = None) -> Callable[[], Awaitable[httpx.Response]]:
         return lambda: http.get(path, headers=bearer(token.text) if token else None)
 
     return {
-        "introspect a revoked token": form("/introspect", token=own.revoked.text),
-        "introspect a live token": form("/introspect", token=own.live.text),
-        "introspect garbage": form("/introspect", token="garbage"),
+        "introspect a revoked token": form("/introspect", {"token": own.revoked.text}),
+        "introspect a live token": form("/introspect", {"token": own.live.text}),
+        "introspect garbage": form("/introspect", {"token": "garbage"}),
         "userinfo with a revoked token": get("/userinfo", own.revoked),
         "users/me with a revoked token": get("/users/me", own.revoked),
         "userinfo with a live token": get("/userinfo", own.live),
         "users/me with a live token": get("/users/me", own.live),
         "list sessions": get("/users/me/sessions", own.live),
-        "revoke an access token": form("/revoke", token=own.to_revoke.access.text),
-        "revoke a refresh token": form("/revoke", token=own.to_end.refresh.text),
-        "refresh": form("/token", **refresh),
-        "sign in": form("/token", **sign_in),
+        "revoke an access token": form("/revoke", {"token": own.to_revoke.access.text}),
+        "revoke a refresh token": form("/revoke", {"token": own.to_end.refresh.text}),
+        "refresh": form("/token", refresh),
+        "sign in": form("/token", sign_in),
         "register": lambda: http.post("/register", json=new_user),
         "change the password": lambda: http.post("/users/me/password", json=change, headers=bearer(own.live.text)),
-        "an unknown client": form("/introspect", stranger, token=own.live.text),
-        "an unknown client signs in": form("/token", stranger, **sign_in),
+        "an unknown client": form("/introspect", {"token": own.live.text}, stranger),
+        "an unknown client signs in": form("/token", sign_in, stranger),
         "the public keys": get("/.well-known/jwks.json"),
         "the metadata": get("/.well-known/openid-configuration"),
         "live": get("/health/live"),

@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 import httpx
 from redis.asyncio import Redis
@@ -25,7 +26,7 @@ from tests.laboratory.proxy import Proxy
 from tests.servers import Postgres, Valkey
 
 ISSUER = "http://127.0.0.1"
-CHEAP_HASHES = {"argon2_memory_kib": 8, "argon2_time_cost": 1}
+CHEAP_HASHES: dict[str, Any] = {"argon2_memory_kib": 8, "argon2_time_cost": 1}
 """The load is not to be hashing."""
 PATIENCE_SECONDS = 5.0
 """Of the laboratory's clients: longer than any answer may take."""
@@ -94,9 +95,9 @@ class Laboratory:
         return [self.edge(node.name, store) for node in self.nodes]
 
     @asynccontextmanager
-    async def admin(self, server: Valkey | None = None) -> AsyncIterator[Redis]:
+    async def admin(self, server: Valkey | None = None, database: int = 0) -> AsyncIterator[Redis]:
         """Speak to a Redis past all proxies."""
-        async with Redis.from_url((server or self.redis).url(), decode_responses=True) as redis:
+        async with Redis.from_url((server or self.redis).url(database), decode_responses=True) as redis:
             yield redis
 
     async def recovered(self) -> float | None:

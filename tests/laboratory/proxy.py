@@ -42,6 +42,8 @@ class Link:
     store: asyncio.StreamWriter | None = None
     is_torn: bool = False
     """Bytes of it are lost, so it can never be used again."""
+    is_mute: bool = False
+    """Replies no longer arrive."""
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
     def reset(self) -> None:
@@ -186,10 +188,11 @@ class Proxy:
                 await asyncio.sleep(lane.delay_seconds)
                 if lane.is_holding:
                     await lane.over.wait()
-                if lane.is_swallowing:
+                if lane.is_swallowing or (is_reply and link.is_mute):
                     link.is_torn = True
                     continue
                 snaps, delivered = _snaps(lane, data, passed)
+                link.is_mute = link.is_mute or snaps
                 sink.write(delivered)
                 await sink.drain()
                 passed += len(delivered)

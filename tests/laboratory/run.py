@@ -1,7 +1,7 @@
 """Runs faults one after the other, and judges each: load, break, mend, wait for recovery, look at everything."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -40,7 +40,7 @@ class Result:
         return max((e.seconds for e in self.history if e.outcome is not Outcome.SILENCE), default=0.0)
 
 
-async def run(faults: Sequence[Fault], directory: Path, *, seconds: float, seed: int) -> AsyncIterator[Result]:
+async def run(faults: Sequence[Fault], directory: Path, *, seconds: float, seed: int) -> AsyncGenerator[Result, None]:
     """Try one fault after the other on the same servers, which must get over each of them."""
     waiting = list(faults)
     async with laboratory(directory, SmallDiskPostgres()) as lab:

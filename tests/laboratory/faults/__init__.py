@@ -1,4 +1,4 @@
-"""All faults: each file adds its own to `FAULTS` with `@fault`, a name and a generator that breaks, yields and mends."""
+"""All faults: each file adds its own to `FAULTS`, a name and a generator that breaks, yields, and mends."""
 
 from tests.laboratory.faults.fault import FAULTS, Fault
 

@@ -1,14 +1,15 @@
 """One edge between a node and a store: every way in which the network can fail it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from functools import partial
+from typing import Any
 
 from tests.laboratory.faults.fault import fault, meanwhile
 from tests.laboratory.nodes import Laboratory
 from tests.laboratory.proxy import Proxy
 
-Breaks = Callable[[Proxy], Awaitable[None]]
+Breaks = Callable[[Proxy], Coroutine[Any, Any, None]]
 """Breaks an edge; may go on with it for ever."""
 
 
@@ -63,7 +64,7 @@ async def _holds(edge: Proxy) -> None:
     """Late replies, after everybody has given up waiting for them."""
     while True:
         edge.hold()
-        await asyncio.sleep(0.7)
+        await asyncio.sleep(1.2)
         await edge.mend()
         await asyncio.sleep(0.1)
 

@@ -27,7 +27,7 @@ class Fault:
     environment: Callable[[Laboratory], dict[str, str]] | None = None
     """What the process of node A needs; the fault gets nodes of its own then."""
     do_clocks_agree: bool = True
-    why_not: Callable[[Laboratory], str] = lambda lab: ""
+    why_not: Callable[[Laboratory], str] = lambda _: ""
     """Why it cannot be had on this machine; empty if it can."""
 
 
