@@ -16,14 +16,14 @@ from tests.servers import Valkey
 def test_a_connection_that_is_reset_as_soon_as_it_is_made_is_a_store_unavailable(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    introduce = AbstractConnection.on_connect
+    introduce = AbstractConnection.on_connect_check_health
 
-    async def be_reset_first(connection: AbstractConnection) -> None:
+    async def be_reset_first(connection: AbstractConnection, check_health: bool = True) -> None:
         assert connection._writer
         connection._writer.transport.abort()
-        await introduce(connection)
+        await introduce(connection, check_health)
 
-    monkeypatch.setattr(AbstractConnection, "on_connect", be_reset_first)
+    monkeypatch.setattr(AbstractConnection, "on_connect_check_health", be_reset_first)
 
     async def ask(url: str) -> None:
         line = Redis(Settings(_env_file=None, redis_url=url)).line("x")
