@@ -29,8 +29,9 @@ from authserver.sessions.models import UserSession
 from authserver.sessions.refresh_token import RefreshToken
 from authserver.sessions.statements import is_alive
 from authserver.settings import Settings
-from authserver.tokens import access_token
+from authserver.tokens import access_token, truth
 from authserver.tokens.denylist import MARGIN, Denylist, session_entry
+from authserver.tokens.truth import Entries
 
 _AT_ONCE = 100
 """So many sessions are ended in one transaction."""
@@ -80,7 +81,7 @@ class Sessions:
         self._retry_window = timedelta(seconds=settings.refresh_retry_seconds)
         self._key = opaque.derived_key(settings.secret_key.get_secret_value(), "refresh tokens")
         self._denylist = denylist
-        self._ending: Gathering[tuple[UUID, str], None] = Gathering(self._end_together, _AT_ONCE)
+        self._ending: Gathering[tuple[UUID, str], Entries] = Gathering(self._end_together, _AT_ONCE)
 
     async def start(
         self,
@@ -263,16 +264,21 @@ class Sessions:
             async with self._denylist.revoking() as tx:
                 await self.end(tx, UserSession.id == session.id, because=because)
             return
-        await asked_in_time(self._ending.ask((session.id, because)))
+        state, written = await asked_in_time(self._ending.ask((session.id, because)))
+        ours = session_entry(session.id)
+        await self._denylist.publish(state, {ours: written[ours]} if ours in written else {})
         if session.revoked_at is None:
             metrics.SESSIONS_REVOKED.labels(because).inc()
 
-    async def _end_together(self, ended: Sequence[tuple[UUID, str]]) -> Sequence[None]:
-        for because in {because for _, because in ended}:
-            these = [session_id for session_id, reason in ended if reason == because]
-            values = {"these": these, "now": clock.now(), "margin": MARGIN, "because": because}
-            await self._denylist.deny_by(statements.END, values)
-        return [None] * len(ended)
+    async def _end_together(self, sessions: Sequence[tuple[UUID, str]]) -> Sequence[Entries]:
+        reasons = {because for _, because in sessions}
+        written = {because: await self._end_now(sessions, because) for because in reasons}
+        return [written[because] for _, because in sessions]
+
+    async def _end_now(self, sessions: Sequence[tuple[UUID, str]], because: str) -> Entries:
+        these = [session_id for session_id, reason in sessions if reason == because]
+        values = {"these": these, "now": clock.now(), "margin": MARGIN, "because": because}
+        return await truth.write_by(self._db, statements.END, values)
 
     async def end_own(self, tx: AsyncSession, client: Client) -> None:
         """End what a client got for itself (client_credentials), and what it may still get from a node's short memory.

@@ -16,7 +16,7 @@ from authserver.redis_master import TAG
 KEY = f"{TAG}:denylist"
 FILL_SECONDS = 60
 _AT_ONCE = 200
-"""So many checks share a round trip; more would take Redis too long for its time-out."""
+"""So many checks, or revocations, share a round trip; more would take Redis too long for its time-out."""
 
 # A process that has taken the place of the right one may have the marker too. What were added there would be seen by
 # some before the others stop believing the right one: so it is asked for its name before, not after.
@@ -58,6 +58,7 @@ class Copy:
     def __init__(self, redis: Redis) -> None:
         self.line: Line = redis.line(KEY)
         """The one connection that everything goes through."""
+        self._adding: Gathering[tuple[str, str, Mapping[str, float]], bool] = Gathering(self._add, _AT_ONCE)
         self._looking: Gathering[Sequence[str], Look] = Gathering(self._look, _AT_ONCE)
 
     async def look(self, members: Sequence[str]) -> Look:
@@ -66,6 +67,17 @@ class Copy:
 
     async def add(self, run: str, marker: str, entries: Mapping[str, float]) -> bool:
         """Add entries to the set that has this marker, in this process; False if there is none."""
+        return await self._adding.ask((run, marker, entries))
+
+    async def _add(self, questions: Sequence[tuple[str, str, Mapping[str, float]]]) -> Sequence[bool]:
+        """Add for many, who almost always mean the same set."""
+        meant: dict[tuple[str, str], dict[str, float]] = {}
+        for run, marker, entries in questions:
+            meant.setdefault((run, marker), {}).update(entries)
+        is_added = {which: await self._add_to(*which, entries) for which, entries in meant.items()}
+        return [is_added[run, marker] for run, marker, _ in questions]
+
+    async def _add_to(self, run: str, marker: str, entries: Mapping[str, float]) -> bool:
         arguments = [part for entry, score in entries.items() for part in (entry, str(score))]
         answers, answered_by = await self.line.ask(("EVAL", _ADD, 1, KEY, run, marker, *arguments))
         return bool(answers[0] == 1 and answered_by == run)

@@ -15,7 +15,6 @@ from contextlib import asynccontextmanager
 from contextvars import Context
 from datetime import datetime, timedelta
 from time import monotonic
-from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -26,11 +25,11 @@ from authserver.observability import metrics
 from authserver.patience import asked_in_time
 from authserver.redis import Redis
 from authserver.settings import Settings
-from authserver.statement import Statement
 from authserver.tokens import protocol, truth
 from authserver.tokens.copy import Copy, Look
 from authserver.tokens.protocol import Duty, Finding, State, Verdict
 from authserver.tokens.refill import refill, score
+from authserver.tokens.truth import Entries
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +40,7 @@ _ANSWERED_BY_REDIS, _ANSWERED_BY_DATABASE = (
 )
 _DENIED = "denied"
 _AT_ONCE = 100
-"""So many revocations share a transaction."""
+"""So many revocations share a transaction, and so many checks a look at the database."""
 _RECONCILE_SECONDS = 2.0
 _REFILL_SECONDS = 1.0
 
@@ -66,7 +65,8 @@ class Denylist:
         self._copy = Copy(redis) if redis.is_configured and not db.is_sqlite else None
         self._lease = protocol.NO_LEASE
         self._known = protocol.NO_DISTRUST
-        self._denying: Gathering[tuple[str, datetime], None] = Gathering(self._deny_together, _AT_ONCE)
+        self._finding: Gathering[Sequence[str], Entries] = Gathering(self._find_in_database, _AT_ONCE)
+        self._denying: Gathering[tuple[str, datetime], State] = Gathering(self._deny_together, _AT_ONCE)
         self._distrusting: asyncio.Task[None] | None = None
         self._reconciled = 0
         """The number up to which the copy has all entries."""
@@ -88,7 +88,11 @@ class Denylist:
                 if verdict is Verdict.LOST:
                     self._distrust_soon(lease.state)
         _ANSWERED_BY_DATABASE.inc()
-        return await self._is_revoked_in_database(entries)
+        state, found = await asked_in_time(self._finding.ask(entries))
+        ours = {entry: found[entry] for entry in entries if entry in found}
+        # Whoever hears "revoked" from us must not hear "good" from somebody else a moment later.
+        await self.publish(state, ours)
+        return bool(ours)
 
     @staticmethod
     async def _look(copy: Copy, members: list[str]) -> Look | None:
@@ -97,13 +101,9 @@ class Denylist:
         except StoreUnavailable:
             return None
 
-    async def _is_revoked_in_database(self, entries: list[str]) -> bool:
-        async with self._db.read() as tx:
-            rows = await truth.find(tx, entries)
-            state = await truth.state(tx) if rows else protocol.NEVER_TRUSTED
-        # Whoever hears "revoked" from us must not hear "good" from somebody else a moment later.
-        await self._publish(state, {row.entry: row.forget_at for row in rows})
-        return bool(rows)
+    async def _find_in_database(self, questions: Sequence[Sequence[str]]) -> Sequence[Entries]:
+        """Return for each question the state and what is there of all of them."""
+        return [await truth.find(self._db, [entry for entries in questions for entry in entries])] * len(questions)
 
     # ── revoke ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -121,7 +121,7 @@ class Denylist:
             yield tx
             if denied:
                 state = await truth.state(tx)
-        await self._publish(state, denied)
+        await self.publish(state, denied)
 
     async def deny(self, tx: AsyncSession, entries: Mapping[str, datetime]) -> None:
         """Revoke: each entry with the last `exp` that it covers. Again is as good as once."""
@@ -136,17 +136,14 @@ class Denylist:
             async with self.revoking() as tx:
                 await self.deny(tx, {entry: last_exp})
         else:
-            await asked_in_time(self._denying.ask((entry, last_exp + MARGIN)))
+            state = await asked_in_time(self._denying.ask((entry, last_exp + MARGIN)))
+            await self.publish(state, {entry: last_exp + MARGIN})
 
-    async def _deny_together(self, entries: Sequence[tuple[str, datetime]]) -> Sequence[None]:
-        await self._publish(*await truth.write_now(self._db, dict(entries)))
-        return [None] * len(entries)
+    async def _deny_together(self, entries: Sequence[tuple[str, datetime]]) -> Sequence[State]:
+        state, _ = await truth.write_now(self._db, dict(entries))
+        return [state] * len(entries)
 
-    async def deny_by(self, statement: Statement, values: Mapping[str, Any]) -> None:
-        """Run a statement of truth.write_by's kind."""
-        await self._publish(*await truth.write_by(self._db, statement, values))
-
-    async def _publish(self, state: State, entries: Mapping[str, datetime]) -> None:
+    async def publish(self, state: State, entries: Mapping[str, datetime]) -> None:
         """Return when no process believes a copy that lacks these entries, which the database has."""
         if not entries:
             return
@@ -247,7 +244,7 @@ class Denylist:
         while self._reconciled < last:
             async with self._db.read() as tx:
                 rows = await truth.page(tx, self._reconciled, last)
-            await self._publish(state, {row.entry: row.forget_at for row in rows})
+            await self.publish(state, {row.entry: row.forget_at for row in rows})
             self._reconciled = rows[-1].number if rows else last
 
     # ── forget ─────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -9,17 +9,19 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import DateTime, String, bindparam, func, select, update
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from authserver.db import Database
-from authserver.statement import Statement
+from authserver.statement import Row, Statement
 from authserver.tokens import protocol
 from authserver.tokens.models import DenylistEntry, DenylistState
 from authserver.tokens.protocol import NEVER_TRUSTED, State
 
+Entries = tuple[State, dict[str, datetime]]
+"""Entries, each with when it may be forgotten, and the state as it was then or later."""
 _LOCK = "denylist"
 _PAGE = 2000
 STATE = (DenylistState.is_trusted, DenylistState.epoch, DenylistState.run, DenylistState.marker)
@@ -36,24 +38,42 @@ _WRITE = Statement(
 )
 
 
+_FIND = Statement(
+    select(
+        select(func.array_agg(aggregate_order_by(DenylistEntry.entry, DenylistEntry.number)))
+        .where(DenylistEntry.entry == func.any(_THESE))
+        .scalar_subquery()
+        .label("entries"),
+        select(func.array_agg(aggregate_order_by(DenylistEntry.forget_at, DenylistEntry.number)))
+        .where(DenylistEntry.entry == func.any(_THESE))
+        .scalar_subquery()
+        .label("forget_at"),
+        *STATE,
+    )
+)
+
+
 async def share(db: Database, tx: AsyncSession) -> None:
     """Keep everybody from counting until the transaction ends; before any row is locked, or some wait in a circle."""
     await db.lock(tx, _LOCK, shared=True)
 
 
-async def write_by(db: Database, statement: Statement, values: Mapping[str, Any]) -> tuple[State, dict[str, datetime]]:
+async def write_by(db: Database, statement: Statement, values: Mapping[str, Any]) -> Entries:
     """Run a statement that writes entries, on PostgreSQL; return the state, read no earlier, and what was written.
 
     It returns one row: `entries` and `forget_at`, two arrays (null if there are none), and the columns of `STATE`.
     A transaction of its own: `share`, `write` and `state` in three round trips.
     """
-    row = await db.ask_locked(_LOCK, statement, values)
+    return _read(await db.ask_locked(_LOCK, statement, values))
+
+
+def _read(row: Row | None) -> Entries:
     assert row is not None  # the state's row is always there
     entries = dict(zip(row["entries"] or (), row["forget_at"] or (), strict=True))
     return State(row["is_trusted"], row["epoch"], row["run"], row["marker"]), entries
 
 
-async def write_now(db: Database, entries: Mapping[str, datetime]) -> tuple[State, dict[str, datetime]]:
+async def write_now(db: Database, entries: Mapping[str, datetime]) -> Entries:
     """Add entries in a transaction of its own, on PostgreSQL."""
     these = sorted(entries)  # as in `write`
     return await write_by(db, _WRITE, {"these": these, "until": [entries[entry] for entry in these]})
@@ -67,9 +87,13 @@ async def write(db: Database, tx: AsyncSession, entries: Mapping[str, datetime])
     await tx.execute(insert(DenylistEntry).on_conflict_do_nothing(), rows)
 
 
-async def find(tx: AsyncSession, entries: Sequence[str]) -> Sequence[DenylistEntry]:
-    """Return those of the entries that there are."""
-    return (await tx.scalars(select(DenylistEntry).where(DenylistEntry.entry.in_(entries)))).all()
+async def find(db: Database, entries: Sequence[str]) -> Entries:
+    """Return the state, and those of the entries that there are, each with when it may be forgotten."""
+    if not db.is_sqlite:
+        return _read(await db.ask(_FIND, {"these": entries}))
+    async with db.read() as tx:
+        rows = (await tx.scalars(select(DenylistEntry).where(DenylistEntry.entry.in_(entries)))).all()
+        return await state(tx), {row.entry: row.forget_at for row in rows}
 
 
 async def count(db: Database, tx: AsyncSession) -> int:

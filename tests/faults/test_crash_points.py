@@ -40,6 +40,7 @@ STATEMENT = "authserver.db:Database._ask"
 """One statement past the ORM: its commit too, unless it stands in a transaction."""
 VERIFIED = "after authserver.users.passwords:Hasher.verify"
 ROTATING = "before authserver.sessions.lifecycle:Sessions.rotate"
+ASKED = "after authserver.clients.authentication:Clients.authenticate"
 WRITE = "authserver.tokens.truth:write_by"
 FILL = "authserver.tokens.copy:Copy.fill"
 ADD = "authserver.tokens.copy:Copy.add"
@@ -52,9 +53,9 @@ POINTS = {
     "rotate, before the commit": f"{ROTATING}, before {STATEMENT}",
     "rotate, after the commit": f"{ROTATING}, after {STATEMENT}",
     "revoke, before the commit": f"before {WRITE}, after {STATEMENT}",
-    "revoke, before Redis": f"after {WRITE}, before {ADD}",
-    "revoke, after Redis": f"after {WRITE}, after {ADD}",
-    "revoke, after distrust": f"after {WRITE}, after {ADD}, after {COMMIT}",
+    "revoke, before Redis": f"{ASKED}, before {ADD}",
+    "revoke, after Redis": f"{ASKED}, after {ADD}",
+    "revoke, after distrust": f"{ASKED}, after {ADD}, after {COMMIT}",
     "refill, between two pages": f"after {FILL}",
     "refill, before the copy is installed": f"before {INSTALL}",
     "refill, before the state is committed": f"after {INSTALL}",
