@@ -6,12 +6,9 @@ leaves; a refusal that is *returned* from the block commits too, an exception ro
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from time import monotonic
 from typing import Any
 
 import asyncpg
@@ -22,6 +19,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Session
 
+from authserver import patience
 from authserver.breaker import Breaker
 from authserver.errors import Busy, StoreUnavailable
 from authserver.settings import Settings
@@ -37,8 +35,6 @@ _WITH_WAIT = 1.6
 """So many times DATABASE_TIMEOUT_SECONDS a transaction may take if it first had to wait for a connection."""
 _ALONE = 0.25
 """Such a part of DATABASE_TIMEOUT_SECONDS one may wait for a lock that nobody else may share."""
-_REQUEST_SECONDS = 1.8
-"""All transactions of one request together may take so long: a caller is answered within two seconds."""
 _DRIVER = "driver connection"
 
 
@@ -85,19 +81,6 @@ class _Connection(asyncpg.Connection):  # type: ignore[misc]
             self.terminate()
         else:
             await super().close()
-
-
-@dataclass
-class _Budget:
-    seconds: float
-
-
-_budget: ContextVar[_Budget | None] = ContextVar("budget", default=None)
-
-
-def begin_request() -> None:
-    """Give the request that begins here its time for all transactions together."""
-    _budget.set(_Budget(_REQUEST_SECONDS))
 
 
 class _Session(Session):
@@ -172,7 +155,7 @@ class Database:
     async def _admitted(self) -> AsyncIterator[AsyncSession]:
         with self.breaker.admit((StoreUnavailable,)):
             try:
-                with self._share() as seconds:
+                with patience.share(self._timeout) as seconds:
                     async with asyncio.timeout(seconds), _bounded(self._sessions(), seconds) as tx:
                         yield tx
             except (IntegrityError, DataError):
@@ -182,16 +165,6 @@ class Database:
             except FAILURES as failure:
                 log.warning("database_unavailable", extra={"reason": _reason(failure)})
                 raise StoreUnavailable("database", _reason(failure)) from failure
-
-    @contextmanager
-    def _share(self) -> Iterator[float]:
-        """How many seconds a transaction may take; what it takes, the others of the request no longer have."""
-        budget = _budget.get() or _Budget(self._timeout)
-        began = monotonic()
-        try:
-            yield min(self._timeout, budget.seconds)
-        finally:
-            budget.seconds -= monotonic() - began
 
     async def lock(self, tx: AsyncSession, name: str, *, shared: bool = False) -> None:
         """Let one transaction of all nodes at a time past this point, or many that share; each holds it to its end.

@@ -18,7 +18,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from authserver import db
+from authserver import patience
 from authserver.observability import metrics
 from authserver.observability.logs import request_fields
 from authserver.settings import Settings
@@ -86,7 +86,7 @@ class Requests:
             "session_id": None,
         }
         request_fields.set(fields)
-        db.begin_request()
+        patience.begin_request()
         answer = _Answer(receive, send, [*self._headers, (b"x-request-id", request_id.encode())], method == "HEAD")
         try:
             await self._answer(scope, answer)

@@ -20,6 +20,7 @@ from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from authserver import patience
 from authserver.db import Database
 from authserver.errors import AuthserverError, StoreUnavailable
 from authserver.observability import metrics
@@ -171,7 +172,7 @@ class Denylist:
             await self._wait_out(state.epoch)
         elif not await self._add(state, entries):
             await self._distrust(state)
-            await asyncio.sleep(self._patience)
+            await patience.wait(self._patience)
         metrics.PROPAGATION_SECONDS.observe(monotonic() - started)
 
     async def _add(self, state: State, entries: Mapping[str, datetime]) -> bool:
@@ -193,7 +194,7 @@ class Denylist:
         return self._lease_seconds * 1.1
 
     async def _wait_out(self, epoch: int) -> None:
-        await asyncio.sleep(self._saw_distrust(epoch) + self._patience - monotonic())
+        await patience.wait(self._saw_distrust(epoch) + self._patience - monotonic())
 
     def _saw_distrust(self, epoch: int) -> float:
         """Return since when this process knows that an epoch has no trust."""

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
 
-from authserver import db
+from authserver import patience
 from authserver.db import Database
 from authserver.errors import StoreUnavailable
 from authserver.settings import Settings
@@ -61,10 +61,17 @@ async def test_the_transactions_of_a_request_share_its_time(edge: tuple[Database
 
     await ask(1)
     proxy.delay(0.1)
-    db.begin_request()
+    patience.begin_request()
     with pytest.raises(StoreUnavailable):
         await ask(times=12)
     assert len(answered) > 1
+
+
+async def test_a_wait_that_a_request_has_no_time_for_is_refused_at_once() -> None:
+    patience.begin_request()
+    await patience.wait(1.0)
+    with pytest.raises(StoreUnavailable):
+        await asyncio.wait_for(patience.wait(60.0), FAR_TOO_LONG_SECONDS)
 
 
 async def test_who_waits_to_be_alone_gives_up_before_those_behind_it_must(edge: tuple[Database, Proxy]) -> None:
