@@ -1,4 +1,4 @@
-"""How long one request may wait for the database, in all its transactions: a caller is answered within two seconds.
+"""How long a request may take: all its transactions and waits together, so that it is answered within two seconds.
 
 What runs for several requests at once, or in the background, has no such limit: each transaction has its own.
 """
@@ -15,49 +15,53 @@ from authserver.errors import StoreUnavailable
 
 Answer = TypeVar("Answer")
 
-_REQUEST_SECONDS = 1.8
+REQUEST_SECONDS = 1.8
+"""The rest is for what waits for no store. Hashing passwords has a queue with a limit of its own."""
 
 
 @dataclass(slots=True)
-class _Budget:
+class _Left:
     seconds: float
 
 
-_budget: ContextVar[_Budget | None] = ContextVar("budget", default=None)
+_left: ContextVar[_Left | None] = ContextVar("left", default=None)
 
 
 def begin_request() -> None:
     """Give the request that begins here its time."""
-    _budget.set(_Budget(_REQUEST_SECONDS))
+    _left.set(_Left(REQUEST_SECONDS))
 
 
-def left() -> float:
-    """Return how many seconds the request still has."""
-    budget = _budget.get()
-    return budget.seconds if budget is not None else _REQUEST_SECONDS
+@contextmanager
+def share(seconds: float) -> Iterator[float]:
+    """How many of these seconds the block may take; what it takes, others of the request no longer have."""
+    left = _left.get()
+    if left is None:
+        yield seconds
+        return
+    began = monotonic()
+    try:
+        yield min(seconds, left.seconds)
+    finally:
+        left.seconds -= monotonic() - began
 
 
-async def asked_in_time(answer: Awaitable[Answer]) -> Answer:
+async def wait(seconds: float) -> None:
+    """Wait; StoreUnavailable at once if the request has not so much time left."""
+    with share(seconds) as allowed:
+        if allowed < seconds:
+            raise StoreUnavailable("redis", "the request has no time left to wait until all nodes know")
+        await asyncio.sleep(seconds)
+
+
+async def ask(answer: Awaitable[Answer]) -> Answer:
     """Wait for what is done for many requests at once, no longer than this one may; then StoreUnavailable.
 
     It goes on without us, so what it does must be as good done twice.
     """
-    try:
-        async with asyncio.timeout(left()):
-            return await answer
-    except TimeoutError:
-        raise StoreUnavailable("database", "no answer in time") from None
-
-
-@contextmanager
-def share(at_most: float) -> Iterator[float]:
-    """How many seconds the block may take; what it takes, the others of the request no longer have."""
-    budget = _budget.get()
-    if budget is None:
-        yield at_most
-        return
-    began = monotonic()
-    try:
-        yield min(at_most, budget.seconds)
-    finally:
-        budget.seconds -= monotonic() - began
+    with share(REQUEST_SECONDS) as allowed:
+        try:
+            async with asyncio.timeout(allowed):
+                return await answer
+        except TimeoutError:
+            raise StoreUnavailable("database", "no answer in time") from None

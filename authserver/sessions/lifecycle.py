@@ -18,12 +18,11 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from authserver import audit, clock, opaque
+from authserver import audit, clock, opaque, patience
 from authserver.clients.models import Client
 from authserver.db import Database
 from authserver.gathering import Gathering
 from authserver.observability import metrics
-from authserver.patience import asked_in_time
 from authserver.sessions import refresh_token, statements
 from authserver.sessions.models import UserSession
 from authserver.sessions.refresh_token import RefreshToken
@@ -264,7 +263,7 @@ class Sessions:
             async with self._denylist.revoking() as tx:
                 await self.end(tx, UserSession.id == session.id, because=because)
             return
-        state, written = await asked_in_time(self._ending.ask((session.id, because)))
+        state, written = await patience.ask(self._ending.ask((session.id, because)))
         ours = session_entry(session.id)
         await self._denylist.publish(state, {ours: written[ours]} if ours in written else {})
         if session.revoked_at is None:

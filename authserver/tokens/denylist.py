@@ -18,11 +18,11 @@ from time import monotonic
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from authserver import patience
 from authserver.db import Database
 from authserver.errors import AuthserverError, StoreUnavailable
 from authserver.gathering import Gathering
 from authserver.observability import metrics
-from authserver.patience import asked_in_time
 from authserver.redis import Redis
 from authserver.settings import Settings
 from authserver.tokens import protocol, truth
@@ -88,7 +88,7 @@ class Denylist:
                 if verdict is Verdict.LOST:
                     self._distrust_soon(lease.state)
         _ANSWERED_BY_DATABASE.inc()
-        state, found = await asked_in_time(self._finding.ask(entries))
+        state, found = await patience.ask(self._finding.ask(entries))
         ours = {entry: found[entry] for entry in entries if entry in found}
         # Whoever hears "revoked" from us must not hear "good" from somebody else a moment later.
         await self.publish(state, ours)
@@ -136,7 +136,7 @@ class Denylist:
             async with self.revoking() as tx:
                 await self.deny(tx, {entry: last_exp})
         else:
-            state = await asked_in_time(self._denying.ask((entry, last_exp + MARGIN)))
+            state = await patience.ask(self._denying.ask((entry, last_exp + MARGIN)))
             await self.publish(state, {entry: last_exp + MARGIN})
 
     async def _deny_together(self, entries: Sequence[tuple[str, datetime]]) -> Sequence[State]:
@@ -175,7 +175,7 @@ class Denylist:
     async def _wait_out(self, state: State) -> None:
         """Wait until every lease on the copy that was trusted before has run out."""
         self._known = protocol.notice(self._known, state, monotonic())
-        await asyncio.sleep(protocol.believed_until(self._known, self._lease_seconds) - monotonic())
+        await patience.wait(protocol.believed_until(self._known, self._lease_seconds) - monotonic())
 
     # ── distrust ───────────────────────────────────────────────────────────────────────────────────────────────────
 

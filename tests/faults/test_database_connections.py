@@ -67,6 +67,13 @@ async def test_the_transactions_of_a_request_share_its_time(edge: tuple[Database
     assert len(answered) > 1
 
 
+async def test_a_wait_that_a_request_has_no_time_for_is_refused_at_once() -> None:
+    patience.begin_request()
+    await patience.wait(1.0)
+    with pytest.raises(StoreUnavailable):
+        await asyncio.wait_for(patience.wait(60.0), FAR_TOO_LONG_SECONDS)
+
+
 async def test_who_waits_to_be_alone_gives_up_before_those_behind_it_must(edge: tuple[Database, Proxy]) -> None:
     database, _ = edge
 

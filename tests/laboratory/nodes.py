@@ -132,17 +132,22 @@ async def serving(
     *,
     launcher: Sequence[str] = ("-m", "authserver"),
     more_for_a: Mapping[str, str] | None = None,
+    is_proxied: bool = True,
 ) -> AsyncIterator[None]:
-    """Run a server for each letter; `more_for_a` is added to the environment of the first one."""
+    """Run a server for each letter; `more_for_a` is added to the environment of the first one.
+
+    Not `is_proxied`: the proxies, which cost time, are there and not used.
+    """
     async with AsyncExitStack() as stack:
         for name in names:
             to_postgres = await stack.enter_async_context(Proxy(lab.postgres.port))
             to_redis = await stack.enter_async_context(Proxy(lab.redis.port))
-            database_url = make_url(lab.postgres.url()).set(port=to_postgres.port)
+            ports = (to_postgres.port, to_redis.port) if is_proxied else (lab.postgres.port, lab.redis.port)
+            database_url = make_url(lab.postgres.url()).set(port=ports[0])
             settings = {
                 "issuer": ISSUER,
                 "database_url": database_url.render_as_string(hide_password=False),
-                "redis_url": f"redis://127.0.0.1:{to_redis.port}/0",
+                "redis_url": f"redis://127.0.0.1:{ports[1]}/0",
                 "throttle_enabled": False,
                 **CHEAP_HASHES,
             }

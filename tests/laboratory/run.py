@@ -54,7 +54,9 @@ async def run(faults: Sequence[Fault], directory: Path, *, seconds: float, seed:
                         break  # the others are not to suffer: new servers
 
 
-async def tried(lab: Laboratory, fault: Fault, *, seconds: float, seed: int) -> Result:
+async def tried(
+    lab: Laboratory, fault: Fault, *, seconds: float, seed: int = 1, calm_seconds: float = CALM_SECONDS
+) -> Result:
     """Break and mend the laboratory under load, and judge what was answered."""
     if reason := fault.why_not(lab):
         return Result(fault, not_run_because=reason)
@@ -62,14 +64,14 @@ async def tried(lab: Laboratory, fault: Fault, *, seconds: float, seed: int) -> 
     load = Load(lab, seed)
     load.start()
     try:
-        await asyncio.sleep(CALM_SECONDS)
+        await asyncio.sleep(calm_seconds)
         began = monotonic()
         async with fault.broken(lab):
             await asyncio.sleep(seconds)
         mended = monotonic()
         recovery_seconds = await lab.recovered()
         recovered = monotonic()
-        await asyncio.sleep(CALM_SECONDS)
+        await asyncio.sleep(calm_seconds)
     finally:
         await load.stop()
     if recovery_seconds is not None:

@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from tests.application import ROOT
+from tests.laboratory import bound
+from tests.laboratory.bound import Measured
 from tests.laboratory.run import Result
 
 HEADINGS = ("fault", "requests", "violations", "503s", "worst answer", "recovered after")
@@ -28,22 +30,26 @@ def cells(result: Result) -> tuple[str, ...]:
     )
 
 
-def line(name: str, others: Iterable[str]) -> str:
-    """Return one line for a terminal."""
-    return f"{name:<28}" + "".join(f"{cell:>15}" for cell in others).rstrip()
+def line(width: int, row: Sequence[str]) -> str:
+    """Return one line for a terminal; the first cell has the width."""
+    return f"{row[0]:<{width}}" + "".join(f"{cell:>17}" for cell in row[1:]).rstrip()
 
 
-def markdown(results: Sequence[Result], extra: Sequence[str] = ()) -> str:
-    """Return the table with its date and commit, and lines to come after it."""
-    rows = [f"| {result.fault.what} | " + " | ".join(cells(result)) + " |" for result in results]
-    head = ["| " + " | ".join(HEADINGS) + " |", "| --- |" + " ---: |" * (len(HEADINGS) - 1)]
+def markdown(results: Sequence[Result], bounds: Sequence[Measured]) -> str:
+    """Return the tables with their date and commit."""
     requests = sum(len(result.history) for result in results)
     violations = sum(len(result.violations) for result in results)
     made = (
         f"`scripts/faults` on {datetime.now(UTC):%Y-%m-%d}, commit {_commit()}: "
         f"{len(results)} faults, {requests} requests, {violations} violations."
     )
-    return "\n".join([made, "", *head, *rows, *(["", *extra] if extra else [])])
+    parts = [made]
+    if results:
+        parts.append(_table(HEADINGS, ((result.fault.what, *cells(result)) for result in results)))
+    if bounds:
+        parts.append("Revocations on one node, polled on the other as fast as it answers:")
+        parts.append(_table(("meanwhile", *bound.HEADINGS), ((one.state.name, *one.cells()) for one in bounds)))
+    return "\n\n".join(parts)
 
 
 def write(text: str, page: Path = PAGE) -> None:
@@ -54,6 +60,11 @@ def write(text: str, page: Path = PAGE) -> None:
     if count != 1:
         raise ValueError(f"{page} lacks its marks")
     page.write_text(written)
+
+
+def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [headings, ["---", *["---:"] * (len(headings) - 1)], *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def _commit() -> str:

@@ -19,6 +19,11 @@ _OTHERS = 9
 """The database of the keys that push."""
 
 
+@fault("none", "nothing is broken")
+async def none(lab: Laboratory) -> AsyncIterator[None]:
+    yield
+
+
 @fault("redis-killed", "Redis is killed, and started empty later")
 async def killed(lab: Laboratory) -> AsyncIterator[None]:
     lab.redis.kill()
@@ -46,18 +51,18 @@ async def restarted(lab: Laboratory) -> AsyncIterator[None]:
 
 @fault("redis-flapping", "Redis hangs and goes on, every half second")
 async def flapping(lab: Laboratory) -> AsyncIterator[None]:
-    async with meanwhile(flap(lab, 0.5)):
+    async with meanwhile(flap(lab, 0.5, 0.5)):
         yield
     lab.redis.resume()
 
 
-async def flap(lab: Laboratory, seconds: float) -> None:
-    """Hang Redis and let it go on, for so long each. Runs for ever."""
+async def flap(lab: Laboratory, down_seconds: float, up_seconds: float) -> None:
+    """Hang Redis and let it go on. Runs for ever."""
     while True:
         lab.redis.hang()
-        await asyncio.sleep(seconds)
+        await asyncio.sleep(down_seconds)
         lab.redis.resume()
-        await asyncio.sleep(seconds)
+        await asyncio.sleep(up_seconds)
 
 
 @fault("redis-flushed", "FLUSHALL, every half second")
