@@ -19,7 +19,7 @@ ALGORITHMS: Mapping[str, tuple[str, ...]] = {
 MAX_KEYS = 10
 _CURVES: Mapping[str, ec.EllipticCurve] = {"P-256": ec.SECP256R1(), "P-384": ec.SECP384R1()}
 _PRIVATE = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
-_RSA_BITS = range(2048, 8193)
+_RSA_BITS = range(2048, 4097)
 _MAX_EXPONENT = 2**32
 
 Jwk = Mapping[str, Any]

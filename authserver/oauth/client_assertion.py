@@ -12,7 +12,8 @@ import orjson
 from joserfc import jws
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, KeyBase, OctKey, OKPKey, RSAKey
-from joserfc.jws import JWSRegistry
+from joserfc.jws import JWSAlgModel, JWSRegistry
+from typing_extensions import override
 
 from authserver import clock, opaque
 from authserver.clients import jwks
@@ -33,8 +34,21 @@ _MAX_CHARACTERS = 8192
 _MAX_JTI_CHARACTERS = 255
 _HEADER_TYPES = frozenset({None, "jwt", "client-authentication+jwt"})
 """No other kind of JWT can be taken for an assertion (RFC 8725 §3.11, draft-ietf-oauth-rfc7523bis)."""
-_REGISTRY = JWSRegistry(algorithms=ALGORITHMS)
 _KEY_TYPES: dict[str, type[ECKey | RSAKey | OKPKey]] = {"EC": ECKey, "RSA": RSAKey, "OKP": OKPKey}
+
+
+class _Registry(JWSRegistry):
+    """How joserfc reads what others have written: certificates in the header (`x5c`) make it long."""
+
+    max_header_length = _MAX_CHARACTERS
+
+    @override
+    def get_alg(self, name: str) -> JWSAlgModel:
+        """Return the algorithm; EdDSA without a warning at each use: RFC 9864 renamed it, clients still say it."""
+        return self.algorithms[name] if name == "EdDSA" else super().get_alg(name)
+
+
+_REGISTRY = _Registry(algorithms=ALGORITHMS, strict_check_header=False)
 
 
 @dataclass(frozen=True)
