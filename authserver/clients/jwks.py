@@ -71,7 +71,7 @@ def _parsed(key: Jwk) -> str | None:
             rsa.RSAPublicNumbers(exponent, modulus).public_key()
         case "EC":
             ec.EllipticCurvePublicNumbers(_number(key["x"]), _number(key["y"]), _CURVES[key["crv"]]).public_key()
-        case "OKP":
+        case "OKP" if key["crv"] == "Ed25519":
             ed25519.Ed25519PublicKey.from_public_bytes(opaque.b64decode(key["x"]))
         case _:
             raise ValueError("a curve of another kind of key")
