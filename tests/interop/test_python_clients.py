@@ -97,6 +97,7 @@ def test_authlib_with_requests(server: Program, actors: Actors, ours: App, metho
 @pytest.mark.parametrize("alg", ["RS256", "ES256", "HS256"])
 async def test_authlib_signs_assertions(server: Program, new_client: NewClient, alg: str) -> None:
     how: dict[str, Any] = {"grants": ["client_credentials"], "scopes": ["read"]}
+    secret: Any
     if alg == "HS256":
         app = await new_client(auth_method="client_secret_jwt", **how)
         proof, secret = ClientSecretJWT(server.url), app.secret
