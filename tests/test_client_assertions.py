@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, cast
-from unittest.mock import AsyncMock
 
 import httpx
 import pytest
@@ -24,8 +23,10 @@ from sqlalchemy import func, select
 from authserver import opaque
 from authserver.clients import registration
 from authserver.clients.models import UsedAssertion
+from authserver.db import Database
 from authserver.errors import StoreUnavailable
 from authserver.services import Services
+from authserver.statement import Statement
 from tests.application import ISSUER
 from tests.assertions import KEYS, TYPE, Signer, key_set, new_secret_signer, new_signer
 from tests.factories import NewClient, NewUser, basic, sign_in
@@ -374,11 +375,17 @@ async def test_of_50_uses_at_once_on_two_nodes_one_succeeds(
 
 
 async def test_a_use_that_cannot_be_written_down_is_a_503(
-    client: httpx.AsyncClient, services: Services, new_client: NewClient, monkeypatch: pytest.MonkeyPatch
+    client: httpx.AsyncClient, new_client: NewClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     signer = await new_signer(new_client)
-    down = AsyncMock(side_effect=StoreUnavailable("database", "down"))
-    monkeypatch.setattr(type(services.db), "ask", down)
+    ask = Database.ask
+
+    async def only_reads(db: Database, statement: Statement, values: Any, tx: Any = None) -> Any:
+        if statement.writes:
+            raise StoreUnavailable("database", "down")
+        return await ask(db, statement, values, tx)
+
+    monkeypatch.setattr(Database, "ask", only_reads)
     assert_oauth_error(await prove(client, signer), 503, "temporarily_unavailable")
 
 

@@ -106,8 +106,6 @@ class Clients:
 
     async def find_active(self, client_id: str) -> Client | None:
         """Return the client, if there is one at this moment that has not been switched off."""
-        if len(client_id) > MAX_ID_CHARACTERS or not is_clean(client_id):
-            return None
         kept = await self._find(client_id)
         return kept.client if kept is not None and kept.client.is_active else None
 

@@ -17,11 +17,13 @@ from typing_extensions import override
 
 from authserver import clock, opaque
 from authserver.clients import jwks
+from authserver.clients.authentication import MAX_ID_CHARACTERS
 from authserver.clients.models import Client
 from authserver.oauth import errors
 from authserver.oauth.errors import Refusal
 from authserver.oauth.request import Form, Head
 from authserver.services import Services
+from authserver.text import is_clean
 
 TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 BY_SECRET = "HS256"
@@ -77,8 +79,9 @@ def read(head: Head, form: Form) -> Assertion | Refusal:
     if parts is None:
         return _refused("not a JWT")
     header, claims = parts
-    client_id = claims.get("sub")
-    if not isinstance(client_id, str) or claims.get("iss") != client_id:
+    client_id: Any = claims.get("sub")
+    is_name = isinstance(client_id, str) and len(client_id) <= MAX_ID_CHARACTERS and is_clean(client_id)
+    if not is_name or claims.get("iss") != client_id:
         return _refused("iss and sub are not the client_id")
     if form.get("client_id", client_id) != client_id:
         return _refused("client_id differs from sub")
