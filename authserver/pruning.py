@@ -20,6 +20,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.sql.dml import ReturningDelete
 
 from authserver.audit import AuditEvent
+from authserver.clients.models import UsedAssertion
 from authserver.db import Database
 from authserver.errors import AuthserverError
 from authserver.keys.models import SigningKey
@@ -101,6 +102,7 @@ def over(settings: Settings) -> list[Rows]:
         Rows("denylist_entries", DenylistEntry.forget_at),
         Rows("attempts", AccountAttempts.updated_at, keep=lock, also=AccountAttempts.blocked_until),
         Rows("known_addresses", KnownAddress.last_success_at, keep=KNOWN_FOR),
+        Rows("used_assertions", UsedAssertion.expires_at),
         Rows("signing_keys", SigningKey.verifies_until),
         Rows("audit_events", AuditEvent.at, keep=audit_retention),
     ]

@@ -22,7 +22,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from authserver import clock, migrations, pruning
 from authserver.audit import AuditEvent
-from authserver.clients.models import Client
+from authserver.clients.models import Client, UsedAssertion
 from authserver.db import Base
 from authserver.keys.models import SigningKey
 from authserver.pruning import Elsewhere
@@ -39,7 +39,9 @@ from tests.factories import NewClient, NewUser, basic, claims_of, sign_in
 from tests.servers import Postgres
 from tests.stores import Backend, Stores
 
-TABLES: list[type[Base]] = [UserSession, DenylistEntry, AccountAttempts, KnownAddress, SigningKey, AuditEvent]
+TABLES: list[type[Base]] = [
+    UserSession, DenylistEntry, AccountAttempts, KnownAddress, UsedAssertion, SigningKey, AuditEvent,
+]  # fmt: skip
 DENYLIST = copy.KEY
 NEVER_PRUNED = {"users", "clients", "denylist_state"}
 ONLY_POSTGRES = pytest.mark.parametrize("backend", ["postgres"], indirect=True, scope="session")
@@ -92,6 +94,7 @@ async def fill(house: Services, age: timedelta, how_many: int) -> None:
             tx.add(AccountAttempts(key=str(uuid4()), blocked_until=then, updated_at=then))
             address = {"address": str(uuid4()), "blocked_until": then, "last_success_at": then}
             tx.add(KnownAddress(user_id=user.id, **address))
+            tx.add(UsedAssertion(key=str(uuid4()), expires_at=then))
             key = {"alg": "ES256", "public_jwk": {}, "encrypted_private_jwk": b"", "signs_from": then}
             tx.add(SigningKey(kid=str(uuid4()), verifies_until=then, **key))
             tx.add(AuditEvent(event="test", at=then))
@@ -144,7 +147,8 @@ async def test_a_date_that_is_over_by_less_than_the_grace_is_not_over(house: Ser
     await fill(house, grace - timedelta(seconds=60), how_many=1)
     assert await prune(house) == {}
     await fill(house, grace + timedelta(seconds=60), how_many=1)
-    assert await prune(house) == {"sessions": 1, "denylist_entries": 1, "signing_keys": 1}  # the others are kept longer
+    gone = {"sessions": 1, "denylist_entries": 1, "used_assertions": 1, "signing_keys": 1}  # the others are kept longer
+    assert await prune(house) == gone
 
 
 async def test_a_session_stays_as_long_as_any_of_its_tokens_lives(house: Services) -> None:
@@ -344,7 +348,7 @@ async def test_a_server_prunes_by_itself(own: Settings, house: Services) -> None
     async with application.running(busy) as app, client_of(app) as client:
 
         async def are_gone() -> bool:
-            return await counted(house) == [0] * 4 + [1, 0]  # the application has made itself a key
+            return await counted(house) == [0] * 5 + [1, 0]  # the application has made itself a key
 
         await until(are_gone)
         metrics = (await client.get("/metrics")).text

@@ -1,5 +1,8 @@
 """`authserver clients`: applications and resource servers."""
 
+import json
+from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -7,7 +10,7 @@ import typer
 from authserver.cli import ending, output, terminal
 from authserver.cli.command import command
 from authserver.cli.output import Answer
-from authserver.errors import Conflict, NotFound
+from authserver.errors import BadRequest, Conflict, NotFound
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -18,8 +21,12 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Applications and resource servers.", no_args_is_help=True)
 
 ClientId = Annotated[str, typer.Argument(metavar="CLIENT_ID", show_default=False)]
+KeyFile = Annotated[
+    Path, typer.Option("--jwks", exists=True, dir_okay=False, help="A file with its public keys (JWK set).")
+]
 _COLUMNS = ("client_id", "name", "grants", "scopes", "public", "introspect", "active")
-_ONCE = "The secret is shown this once; only a hash of it is kept."
+_ONCE = "The secret is shown this once."
+_DAY_SECONDS = 86_400
 
 
 @app.command()
@@ -35,6 +42,14 @@ async def create(
     public: Annotated[
         bool, typer.Option("--public", help="It cannot keep a secret: an app on people's devices.")
     ] = False,
+    auth_method: Annotated[
+        str | None,
+        typer.Option(
+            help="The one way in which it proves itself: client_secret_basic, client_secret_post, client_secret_jwt, "
+            "private_key_jwt or none. Not given: by its secret, in Basic or in the body."
+        ),
+    ] = None,
+    jwks: KeyFile | None = None,
     introspect: Annotated[bool, typer.Option("--introspect", help="It may ask about every access token.")] = False,
     client_id: Annotated[str | None, typer.Option(help="Made by the server unless given.")] = None,
 ) -> Answer:
@@ -49,7 +64,9 @@ async def create(
         scopes=_words(scope) or registration.DEFAULT_SCOPES,
         redirect_uris=redirect_uri or (),
         audience=audience or (),
-        is_public=public,
+        is_public=public or auth_method == "none",
+        auth_method="private_key_jwt" if jwks and auth_method is None else auth_method,
+        jwks=_keys(jwks) if jwks else None,
         may_introspect=introspect,
         client_id=client_id,
     )
@@ -87,14 +104,36 @@ async def show(services: "Services", client_id: ClientId) -> Answer:
 
 @app.command()
 @command
-async def rotate_secret(services: "Services", client_id: ClientId) -> Answer:
-    """Give a client a new secret and print it, once. The old one is worth nothing from now on."""
+async def rotate_secret(
+    services: "Services",
+    client_id: ClientId,
+    keep_old: Annotated[
+        int, typer.Option(min=0, max=90 * _DAY_SECONDS, help="Seconds for which the secret before stays good.")
+    ] = 0,
+) -> Answer:
+    """Give a client a new secret and print it, once. The old one is worth nothing from now on, or after --keep-old."""
     from authserver.clients import registration
 
     async with services.db.write() as tx:
-        client = await find(tx, client_id)
-        secret = await registration.rotate_secret(tx, services.clients, client)
-    return _with_secret(client, secret, f"Client {client_id} has a new secret.")
+        client = await locked(tx, client_id)
+        secret = await registration.rotate_secret(tx, services.clients, client, keep_old=timedelta(seconds=keep_old))
+    told = f"Client {client_id} has a new secret."
+    if client.old_secret_until:
+        told += f" The one before is good until {output.text(client.old_secret_until)}."
+    return _with_secret(client, secret, told)
+
+
+@app.command()
+@command
+async def set_keys(services: "Services", client_id: ClientId, jwks: KeyFile) -> Answer:
+    """Replace the public keys of a client that signs with its own. To change one without an outage, give both first."""
+    from authserver.clients import registration
+
+    keys = _keys(jwks)
+    async with services.db.write() as tx:
+        client = await locked(tx, client_id)
+        registration.set_keys(tx, client, keys)
+    return Answer(_described(client), f"Client {client_id} has new keys.")
 
 
 @app.command()
@@ -178,6 +217,15 @@ def _words(values: list[str] | None) -> list[str]:
     return [word for value in values or () for word in value.split()]
 
 
+def _keys(file: Path) -> object:
+    """Read a key set; a key alone is a set of one."""
+    try:
+        document = json.loads(file.read_bytes())
+    except (ValueError, RecursionError) as invalid:
+        raise BadRequest(f"{file.name} is not JSON.") from invalid
+    return {"keys": [document]} if isinstance(document, dict) and "kty" in document else document
+
+
 def _with_secret(client: "Client", secret: str | None, sentence: str) -> Answer:
     document = {"client_id": client.id, "client_secret": secret, **_described(client)}
     lines = [sentence, f"client_id      {client.id}"]
@@ -195,6 +243,10 @@ def _described(client: "Client") -> dict[str, Any]:
         "redirect_uris": client.redirect_uris,
         "audience": client.audience,
         "public": client.is_public,
+        "auth_methods": client.auth_methods,
+        "live_secrets": int(client.secret_hash is not None) + int(client.old_secret_is_good),
+        "old_secret_until": client.old_secret_until if client.old_secret_is_good else None,
+        "keys": [key.get("kid", key["kty"]) for key in client.jwks["keys"]] if client.jwks else [],
         "introspect": client.may_introspect,
         "active": client.is_active,
         "created_at": client.created_at,

@@ -98,19 +98,24 @@ async def _refresh_token(services: "Services", text: str) -> dict[str, Any]:
 
 
 async def _client_secret(services: "Services", text: str) -> dict[str, Any]:
-    from sqlalchemy import select
+    from sqlalchemy import or_, select
 
     from authserver.clients.models import Client
 
     async with services.db.read() as tx:
         hashed = services.clients.hash_secret(text)
-        client = await tx.scalar(select(Client).where(Client.secret_hash == hashed))
+        has_it = or_(Client.secret_hash == hashed, Client.old_secret_hash == hashed)
+        client = await tx.scalar(select(Client).where(has_it))
     kind = {"kind": "client secret"}
     if client is None:
         return kind | {"good": False, "because": ["no client has it (any more)"]}
     because = [] if client.is_active else ["the client is disabled"]
-    described = {"client_id": client.id, "name": client.name, "active": client.is_active}
-    return kind | {"client": described, "good": client.is_active, "because": because}
+    described: dict[str, Any] = {"client_id": client.id, "name": client.name, "active": client.is_active}
+    if client.secret_hash != hashed:
+        described["good_until"] = client.old_secret_until
+        if not client.old_secret_is_good:
+            because.append("there is a newer secret, and the time for which this one was kept is over")
+    return kind | {"client": described, "good": not because, "because": because}
 
 
 async def _parties(

@@ -17,7 +17,7 @@ async def ensure(db: Database) -> None:
     client = Client(
         id=CLIENT_ID,
         name="API documentation",
-        secret_hash=None,
+        auth_method="none",
         grants=["password", "refresh_token"],
         scopes=list(DEFAULT_SCOPES),
         audience=[],

@@ -1,25 +1,39 @@
 """The table of applications and resource servers (RFC 6749 §2)."""
 
 from datetime import datetime
+from typing import Any, Literal
 from uuid import UUID, uuid4
 
-from sqlalchemy import JSON, String
+from sqlalchemy import JSON, LargeBinary, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from authserver import clock
 from authserver.db import Base, UTCDateTime
 
+AuthMethod = Literal["client_secret_basic", "client_secret_post", "client_secret_jwt", "private_key_jwt", "none"]
+"""How a client proves itself, by the names of RFC 7591 §2 and OpenID Connect Core §9."""
+
 
 class Client(Base):
-    """One registered client. A confidential one has a secret; of it only the keyed hash is kept."""
+    """One registered client. A confidential one has a secret, of which a keyed hash is kept, or keys of its own."""
 
     __tablename__ = "clients"
 
     id: Mapped[str] = mapped_column(String(64), primary_key=True)
     """The client_id."""
     name: Mapped[str] = mapped_column(String(100))
+    auth_method: Mapped[AuthMethod | None] = mapped_column(String(20))
+    """The one way in which it proves itself; without it, by its secret in Basic or in the body, as it likes."""
     secret_hash: Mapped[str | None] = mapped_column(String(64))
-    """Absent for public clients."""
+    """Absent where there is no secret."""
+    encrypted_secret: Mapped[bytes | None] = mapped_column(LargeBinary)
+    """The secret itself, for client_secret_jwt alone: an HMAC cannot be checked with a hash of its key."""
+    old_secret_hash: Mapped[str | None] = mapped_column(String(64))
+    """The secret before, which is still good until `old_secret_until`."""
+    old_encrypted_secret: Mapped[bytes | None] = mapped_column(LargeBinary)
+    old_secret_until: Mapped[datetime | None] = mapped_column(UTCDateTime)
+    jwks: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    """Its public keys, for private_key_jwt (RFC 7517)."""
     grants: Mapped[list[str]] = mapped_column(JSON, default=list)
     scopes: Mapped[list[str]] = mapped_column(JSON, default=list)
     audience: Mapped[list[str]] = mapped_column(JSON, default=list)
@@ -35,5 +49,26 @@ class Client(Base):
 
     @property
     def is_public(self) -> bool:
-        """Tell whether it has no secret to prove itself with (RFC 6749 §2.1)."""
-        return self.secret_hash is None
+        """Tell whether it has nothing to prove itself with (RFC 6749 §2.1)."""
+        return self.auth_method == "none"
+
+    @property
+    def auth_methods(self) -> tuple[AuthMethod, ...]:
+        """The ways in which it may prove itself."""
+        return ("client_secret_basic", "client_secret_post") if self.auth_method is None else (self.auth_method,)
+
+    @property
+    def old_secret_is_good(self) -> bool:
+        """Tell whether the secret before the newest one is still good at this moment."""
+        return self.old_secret_until is not None and clock.now() < self.old_secret_until
+
+
+class UsedAssertion(Base):
+    """One assertion that a client has proved itself with, so that nobody does it again (RFC 7523 §3, `jti`)."""
+
+    __tablename__ = "used_assertions"
+
+    key: Mapped[str] = mapped_column(String(64), primary_key=True)
+    """A hash of client and `jti`."""
+    expires_at: Mapped[datetime] = mapped_column(UTCDateTime, index=True)
+    """The assertion is refused from then on anyway."""

@@ -5,11 +5,12 @@ from starlette.responses import Response
 
 from authserver import services
 from authserver.clients.registration import DEFAULT_SCOPES
+from authserver.oauth import client_assertion
 from authserver.oauth.grants import GRANTS
 from authserver.oauth.jwks import cacheable
 from authserver.settings import Settings
 
-_CLIENT_AUTHENTICATION = ["client_secret_basic", "client_secret_post"]
+_CLIENT_AUTHENTICATION = ["client_secret_basic", "client_secret_post", "client_secret_jwt", "private_key_jwt"]
 
 
 def metadata(settings: Settings) -> dict[str, object]:
@@ -26,8 +27,11 @@ def metadata(settings: Settings) -> dict[str, object]:
         "response_types_supported": [],
         "grant_types_supported": sorted(GRANTS),
         "token_endpoint_auth_methods_supported": [*_CLIENT_AUTHENTICATION, "none"],
+        "token_endpoint_auth_signing_alg_values_supported": client_assertion.ALGORITHMS,
         "introspection_endpoint_auth_methods_supported": _CLIENT_AUTHENTICATION,
+        "introspection_endpoint_auth_signing_alg_values_supported": client_assertion.ALGORITHMS,
         "revocation_endpoint_auth_methods_supported": [*_CLIENT_AUTHENTICATION, "none"],
+        "revocation_endpoint_auth_signing_alg_values_supported": client_assertion.ALGORITHMS,
         "subject_types_supported": ["public"],
         "claims_supported": ["sub", "preferred_username", "updated_at", "email", "email_verified"],
         "service_documentation": f"{issuer}/errors",

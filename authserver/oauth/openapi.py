@@ -16,6 +16,16 @@ _CLIENT = {
         "default": "",
         "description": "Here, or as the password of HTTP Basic; public clients have none.",
     },
+    "client_assertion_type": {
+        "type": "string",
+        "default": "",
+        "description": "`urn:ietf:params:oauth:client-assertion-type:jwt-bearer`, with a client_assertion.",
+    },
+    "client_assertion": {
+        "type": "string",
+        "default": "",
+        "description": "A signed JWT in place of a secret (RFC 7523): private_key_jwt, client_secret_jwt.",
+    },
 }
 _TOKEN = {"type": "string", "description": "An access token or a refresh token."}
 _HINT = {

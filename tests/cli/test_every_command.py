@@ -1,10 +1,13 @@
 """What holds for all commands, whatever they do."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from authserver.cli.program import app
+from tests.assertions import KEYS, key_set
 from tests.cli.conftest import Run
 from tests.factories import PASSWORD
 from tests.stores import Backend, Stores
@@ -23,7 +26,9 @@ def every_command() -> set[tuple[str, ...]]:
     return found
 
 
-async def test_each_prints_one_json_document_and_nothing_else(run: Run, databases: Stores, backend: Backend) -> None:
+async def test_each_prints_one_json_document_and_nothing_else(
+    run: Run, databases: Stores, backend: Backend, tmp_path: Path
+) -> None:
     url = await databases.empty_database(backend)
     tried = set()
 
@@ -48,6 +53,10 @@ async def test_each_prints_one_json_document_and_nothing_else(run: Run, database
     await answer("clients", "list")
     await answer("clients", "show", "app")
     await answer("clients", "rotate-secret", "app")
+    keys = tmp_path / "keys.json"
+    keys.write_text(json.dumps(key_set(KEYS["ES256"])))
+    await answer("clients", "create", "--name", "S", "--client-id", "s", "--jwks", str(keys), "--introspect")
+    await answer("clients", "set-keys", "s", "--jwks", str(keys))
     await answer("clients", "disable", "app")
     await answer("clients", "enable", "app")
     await answer("sessions", "list")

@@ -28,6 +28,7 @@ async def test_what_is_over_goes_and_the_rest_stays(run: Run, house: Services) -
         "denylist_entries": 5,
         "attempts": 5,
         "known_addresses": 5,
+        "used_assertions": 5,
         "signing_keys": 5,
         "audit_events": 5,
     }

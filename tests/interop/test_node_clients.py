@@ -1,6 +1,7 @@
 """Node's OAuth clients (node/clients.test.mjs), where there is a Node: oauth4webapi, openid-client and others."""
 
 import asyncio
+import json
 import os
 import shutil
 import subprocess
@@ -9,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.application import Program
-from tests.factories import PASSWORD
+from tests.assertions import KEYS, key_set
+from tests.factories import PASSWORD, NewClient
 from tests.interop.conftest import Actors
 
 SOURCES = Path(__file__).parent / "node"
@@ -36,11 +38,17 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-async def test_node_clients(project: Path, server: Program, actors: Actors) -> None:
+async def test_node_clients(project: Path, server: Program, actors: Actors, new_client: NewClient) -> None:
     assert NODE
     assert actors.confidential.secret
     assert actors.resource_server.secret
+    by_key = await new_client(auth_method="private_key_jwt", jwks=key_set(*KEYS.values()))
+    by_secret = await new_client(auth_method="client_secret_jwt")
     told = {
+        "AUTHSERVER_SIGNER_ID": by_key.client_id,
+        "AUTHSERVER_SIGNER_KEYS": json.dumps([{"alg": alg, **key.as_dict(private=True)} for alg, key in KEYS.items()]),
+        "AUTHSERVER_SECRET_SIGNER_ID": by_secret.client_id,
+        "AUTHSERVER_SECRET_SIGNER_SECRET": str(by_secret.secret),
         "AUTHSERVER_URL": server.url,
         "AUTHSERVER_USERNAME": actors.user.username,
         "AUTHSERVER_PASSWORD": PASSWORD,

@@ -9,13 +9,15 @@ from oauthlib.oauth2 import InvalidGrantError, LegacyApplicationClient
 from requests_oauthlib import OAuth2Session
 
 from tests.application import Program
-from tests.factories import PASSWORD, App, bearer
+from tests.assertions import KEYS, key_set
+from tests.factories import PASSWORD, App, NewClient, bearer
 from tests.interop.conftest import Actors, introspect
 
 with warnings.catch_warnings(record=True):  # Authlib would like httpx2, which is another package
     from authlib.integrations.base_client.errors import OAuthError
     from authlib.integrations.httpx_client import AsyncOAuth2Client
     from authlib.integrations.requests_client import OAuth2Session as AuthlibSession
+    from authlib.oauth2.rfc7523 import ClientSecretJWT, PrivateKeyJWT
 
 Method = Literal["client_secret_basic", "client_secret_post", "none"]
 
@@ -90,6 +92,29 @@ def test_authlib_with_requests(server: Program, actors: Actors, ours: App, metho
         assert client.get(f"{server.url}/users/me").status_code == 401
         with pytest.raises(OAuthError, match="invalid_grant"):
             client.fetch_token(grant_type="password", username=actors.user.username, password="not at all this")
+
+
+@pytest.mark.parametrize("alg", ["RS256", "ES256", "HS256"])
+async def test_authlib_signs_assertions(server: Program, new_client: NewClient, alg: str) -> None:
+    how: dict[str, Any] = {"grants": ["client_credentials"], "scopes": ["read"]}
+    secret: Any
+    if alg == "HS256":
+        app = await new_client(auth_method="client_secret_jwt", **how)
+        proof, secret = ClientSecretJWT(server.url), app.secret
+    else:
+        app = await new_client(auth_method="private_key_jwt", jwks=key_set(KEYS[alg]), **how)
+        proof, secret = PrivateKeyJWT(server.url, alg=alg), KEYS[alg]
+    endpoint = f"{server.url}/token"
+    with AuthlibSession(app.client_id, secret, token_endpoint_auth_method=proof.name,
+                        revocation_endpoint_auth_method=proof.name) as session:  # fmt: skip
+        session.register_client_auth_method(proof)
+        token = session.fetch_token(endpoint, grant_type="client_credentials")["access_token"]
+        known = session.introspect_token(f"{server.url}/introspect", token=token).json()
+        assert (known["active"], known["client_id"]) == (True, app.client_id)
+        assert session.revoke_token(f"{server.url}/revoke", token=token).status_code == 200
+    async with AsyncOAuth2Client(app.client_id, secret, token_endpoint_auth_method=proof.name) as client:
+        client.register_client_auth_method(proof)
+        assert (await client.fetch_token(endpoint, grant_type="client_credentials"))["scope"] == "read"
 
 
 def test_requests_oauthlib(

@@ -3,13 +3,15 @@
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import httpx
 import pytest
 
 from authserver.settings import Settings
 from tests.application import Program
-from tests.factories import basic
+from tests.assertions import new_signer
+from tests.factories import NewClient, basic
 from tests.interop.conftest import Actors, introspect, program, tokens
 
 pytestmark = [pytest.mark.slow, pytest.mark.parametrize("backend", ["postgres"], indirect=True)]
@@ -81,3 +83,14 @@ async def test_a_sign_out_wins_against_refreshes(nodes: Nodes, actors: Actors) -
                 issued = answer.json()
                 assert await introspect(nodes[0], actors.resource_server, issued["access_token"]) == {"active": False}
                 assert await introspect(nodes[1], actors.confidential, issued["refresh_token"]) == {"active": False}
+
+
+async def test_50_uses_of_one_assertion_have_one_success(nodes: Nodes, server: Program, new_client: NewClient) -> None:
+    made = await new_signer(new_client, grants=["client_credentials"], scopes=["read"])
+    signer = replace(made, issuer=server.url)
+    for _ in range(3):
+        form = {"grant_type": "client_credentials"} | signer.form()
+        answers = await asyncio.gather(*(nodes[number % 2].post("/token", data=form) for number in range(50)))
+        statuses = Counter(answer.status_code for answer in answers)
+        assert statuses[200] == 1, statuses
+        assert set(statuses) <= {200, 401, 503}

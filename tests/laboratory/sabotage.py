@@ -56,7 +56,7 @@ class RedisOnly(Denylist):
     async def deny_one(self, entry: str, last_exp: datetime) -> None:
         await self._redis.ask(partial(_remember, entry, last_exp))
 
-    async def publish(self, state: State, entries: Mapping[str, datetime]) -> None:
+    async def publish(self, _state: State, entries: Mapping[str, datetime]) -> None:
         for entry, until in entries.items():
             await self._redis.ask(partial(_remember, entry, until))
 

@@ -209,3 +209,51 @@ test('jose verifies an access token offline', async () => {
   const forged = [head, jose.base64url.encode(JSON.stringify({ ...payload, sub: 'somebody else' })), signature].join('.')
   await assert.rejects(jose.jwtVerify(forged, keys, options), { code: 'ERR_JWS_SIGNATURE_VERIFICATION_FAILED' })
 })
+
+const signer = { id: env('SIGNER_ID'), keys: JSON.parse(env('SIGNER_KEYS')) }
+const secretSigner = { id: env('SECRET_SIGNER_ID'), secret: env('SECRET_SIGNER_SECRET') }
+const webCrypto = {
+  ES256: { name: 'ECDSA', namedCurve: 'P-256' },
+  ES384: { name: 'ECDSA', namedCurve: 'P-384' },
+  RS256: { name: 'RSASSA-PKCS1-v1_5', hash: 'SHA-256' },
+  EdDSA: { name: 'Ed25519' },
+}
+const imported = ({ alg, ...key }) => crypto.subtle.importKey('jwk', key, webCrypto[alg], false, ['sign'])
+
+for (const key of signer.keys) {
+  test(`oauth4webapi and openid-client, private_key_jwt with ${key.alg}`, async () => {
+    const issuer = new URL(url)
+    const server = await oauth.processDiscoveryResponse(issuer, await oauth.discoveryRequest(issuer, insecure))
+    const proof = { key: await imported(key), kid: key.kid }
+    const client = { client_id: signer.id }
+    const form = new URLSearchParams(user)
+    const first = await oauth.processGenericTokenEndpointResponse(
+      server, client,
+      await oauth.genericTokenEndpointRequest(server, client, oauth.PrivateKeyJwt(proof), 'password', form, insecure),
+    )
+    const config = await openid.discovery(
+      issuer, signer.id, undefined, openid.PrivateKeyJwt(proof), { execute: [openid.allowInsecureRequests] },
+    )
+    const second = await openid.refreshTokenGrant(config, first.refresh_token)
+    assert.equal((await openid.tokenIntrospection(config, second.access_token)).active, true)
+    await openid.tokenRevocation(config, second.refresh_token)
+    assert.equal(await active(second.access_token), false)
+  })
+}
+
+test('oauth4webapi and openid-client, client_secret_jwt', async () => {
+  const issuer = new URL(url)
+  const server = await oauth.processDiscoveryResponse(issuer, await oauth.discoveryRequest(issuer, insecure))
+  const client = { client_id: secretSigner.id }
+  const form = new URLSearchParams(user)
+  const first = await oauth.processGenericTokenEndpointResponse(
+    server, client, await oauth.genericTokenEndpointRequest(
+      server, client, oauth.ClientSecretJwt(secretSigner.secret), 'password', form, insecure,
+    ),
+  )
+  const config = await openid.discovery(
+    issuer, secretSigner.id, undefined, openid.ClientSecretJwt(secretSigner.secret),
+    { execute: [openid.allowInsecureRequests] },
+  )
+  await openid.refreshTokenGrant(config, first.refresh_token)
+})
