@@ -1,6 +1,6 @@
 """No verifier that honours max-age meets an unknown kid, no live token loses its key: at any timing, by the rules."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import datetime, timedelta
 from typing import Any
 from unittest import mock
@@ -8,6 +8,7 @@ from unittest import mock
 import pytest
 
 from authserver.keys import rotation
+from authserver.keys.rotation import Dated
 from authserver.settings import Settings
 from tests.model.keys import Machinery, Simulation
 
@@ -27,22 +28,24 @@ def test_the_rules_hold_at_any_timing() -> None:
     assert verified > 30_000
 
 
-def successor_without_a_look_at_the_announced(keys: Any, period: timedelta, announced: timedelta) -> datetime:
+def successor_without_a_look_at_the_announced(
+    keys: Collection[Dated], period: timedelta, announced: timedelta
+) -> datetime:
     return max(key.signs_from for key in keys) + period - announced
 
 
 @pytest.mark.parametrize(
     ("rule", "mutant", "breaks"),
     [
-        ("announcement", lambda max_age: rotation.LEEWAY, {UNKNOWN}),
+        ("announcement", lambda _max_age: rotation.LEEWAY, {UNKNOWN}),
         ("announcement", lambda max_age: timedelta(seconds=max_age), {UNKNOWN}),
-        ("max_age_seconds", lambda age, max_age: max_age, {UNKNOWN}),
-        ("may_sign", lambda age, announced: True, {UNKNOWN, LOST}),
+        ("max_age_seconds", lambda _age, max_age: max_age, {UNKNOWN}),
+        ("may_sign", lambda _age, _announced: True, {UNKNOWN, LOST}),
         ("retired_at", lambda signs_from: signs_from + rotation.LEEWAY, {UNKNOWN, LOST}),
         ("retired_at", lambda signs_from: signs_from + rotation.LONGEST_LIFE, {UNKNOWN, LOST}),
-        ("signer", lambda keys, now: max(keys, key=lambda key: key.signs_from), {UNKNOWN}),
-        ("verifies", lambda key, now: key.verifies_until is None, {UNKNOWN, LOST, "no key signs"}),
-        ("signs_from", lambda before, now, announced: now + announced, {UNKNOWN, LOST, "no key signs"}),
+        ("signer", lambda keys, _now: max(keys, key=lambda key: key.signs_from), {UNKNOWN}),
+        ("verifies", lambda key, _now: key.verifies_until is None, {UNKNOWN, LOST, "no key signs"}),
+        ("signs_from", lambda _before, now, announced: now + announced, {UNKNOWN, LOST, "no key signs"}),
         ("successor_at", successor_without_a_look_at_the_announced, {TWO}),
     ],
     ids=[

@@ -137,6 +137,7 @@ class Keyring:
             if row.kid in known
             else await self._pairs.open(row)
             for row in rows
+            if rotation.verifies(row, now)
         }
         if self._reading is not None and self._reading.asked_at > asked_at:
             return  # a reading that began later has overtaken this one
@@ -263,7 +264,6 @@ def _record(tx: AsyncSession, event: str, key: SigningKey, *, at_once: bool) -> 
 
 
 async def _all(tx: AsyncSession) -> list[SigningKey]:
-    # Those that are over too, while they are there: a clock that was wrong for a moment must not cost us the others.
     return list(await tx.scalars(select(SigningKey).order_by(SigningKey.signs_from, SigningKey.alg)))
 
 

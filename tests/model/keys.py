@@ -67,7 +67,7 @@ class Machinery:
 
 
 class Simulation:
-    def __init__(self, seed: int, machinery: Machinery = Machinery()) -> None:  # noqa: B008 - it is frozen
+    def __init__(self, seed: int, machinery: Machinery = Machinery()) -> None:
         self.random = Random(seed)
         self.machinery = machinery
         self.max_age = self.random.choice([0, 10, 300, 3600])
