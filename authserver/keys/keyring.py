@@ -125,10 +125,10 @@ class Keyring:
     async def load(self) -> None:
         """Read the keys, and make the first ones if there are none."""
         asked_at = _loop_seconds()
-        async with self._db.read() as tx:
-            now, rows = await self._db.now(tx), await _all(tx)
+        now, rows = await self._read()
         if not rows:
-            now, rows = await self._make_first()
+            await self._make_first()
+            now, rows = await self._read()
         answered_at = _loop_seconds()
         # Opened once: to check an RSA key costs as much as many signatures.
         known = self._keys
@@ -165,6 +165,7 @@ class Keyring:
         """
         kid = await self._make_successor(algorithm, at_once=at_once)
         assert kid is not None
+        await self.load()
         return kid
 
     async def rotate_due(self) -> None:
@@ -175,11 +176,13 @@ class Keyring:
             is_able = self.is_loaded if newest is None else newest.private is not None
             if is_able and self._is_due(self._of(algorithm), self._now()):
                 await self._make_successor(algorithm, only_if_due=True)
+                await self.load()
 
     async def introduce(self, algorithm: Algorithm) -> None:
         """See to it that there is a key of an algorithm; the first one signs after its announcement."""
         if not self._of(algorithm):
             await self._make_successor(algorithm, only_if_due=True)
+            await self.load()
 
     def algorithms(self) -> list[Algorithm]:
         """Return those that have keys or always should, the one of access tokens first."""
@@ -210,10 +213,13 @@ class Keyring:
             await tx.execute(update(SigningKey).where(of_its_kind, until_longer).values(verifies_until=over))
             tx.add(successor)
             _record(tx, "signing_key_rotated" if before else "signing_key_made", successor, at_once=at_once)
-        await self.load()
-        return successor.kid
+            return successor.kid
 
-    async def _make_first(self) -> tuple[datetime, list[SigningKey]]:
+    async def _read(self) -> tuple[datetime, list[SigningKey]]:
+        async with self._db.read() as tx:
+            return await self._db.now(tx), await _all(tx)
+
+    async def _make_first(self) -> None:
         """Make keys that sign at once: nobody can have a copy of the JWKS without them."""
         made = [await self._pairs.make(algorithm) for algorithm in _ALWAYS]
         async with self._db.write() as tx:
@@ -224,8 +230,6 @@ class Keyring:
                     key.created_at = key.signs_from = now
                     tx.add(key)
                     _record(tx, "signing_key_made", key, at_once=True)
-                await tx.flush()
-            return now, await _all(tx)
 
     async def _reload_shared(self) -> None:
         """Read again; all who wait share one reading, so rubbish cannot make more than ten of them a second."""
