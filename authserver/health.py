@@ -111,6 +111,10 @@ def sample(house: Services) -> None:
     with suppress(StoreUnavailable):  # none have been read yet
         keys = len(house.keyring.published())
     metrics.SIGNING_KEYS.set(keys)
+    for outlook in house.keyring.outlooks():
+        algorithm, following = outlook.key.algorithm, outlook.next_rotation
+        metrics.SIGNING_KEY_AGE_SECONDS.labels(algorithm).set(outlook.age.total_seconds())
+        metrics.SIGNING_KEY_NEXT_AT.labels(algorithm).set(following.timestamp() if following else 0)
 
 
 @asynccontextmanager

@@ -63,6 +63,7 @@ class Settings(BaseSettings):
     refresh_retry_seconds: int = Field(10, ge=0, le=300, description="A just-used refresh token still gets its answer.")
     client_cache_seconds: float = Field(1.0, ge=0, le=60, description="Introspection may see a client as it was then.")
     jwks_max_age_seconds: int = Field(300, ge=0, description="How long others may keep our public keys.")
+    key_rotation_seconds: int = Field(90 * 86_400, ge=0, description="A signing key signs so long; 0: until told.")
     audit_retention_seconds: int = Field(400 * 86_400, ge=86_400)
 
     # Pruning

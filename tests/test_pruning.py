@@ -348,7 +348,7 @@ async def test_a_server_prunes_by_itself(own: Settings, house: Services) -> None
     async with application.running(busy) as app, client_of(app) as client:
 
         async def are_gone() -> bool:
-            return await counted(house) == [0] * 5 + [1, 0]  # the application has made itself a key
+            return await counted(house) == [0] * 5 + [2, 2]  # the application has made itself keys, and said so
 
         await until(are_gone)
         metrics = (await client.get("/metrics")).text

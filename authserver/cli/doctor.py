@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
 from authserver import clock
-from authserver.cli import command, keys
+from authserver.cli import command, keys, output
 from authserver.cli.command import plain_command
 from authserver.cli.output import Answer
 from authserver.errors import AuthserverError
@@ -131,6 +131,8 @@ async def _clock(services: "Services") -> Check:
 
 
 async def _keys(services: "Services") -> Check:
+    from authserver.keys.pairs import ES256
+
     found = await keys.load(services)
     if not found:
         return Check("keys", "ok", "none yet; the first start makes one")
@@ -139,9 +141,20 @@ async def _keys(services: "Services") -> Check:
         return Check(
             "keys", "broken", "SECRET_KEY is not the one that encrypted them; `keys rotate --now` makes a new one"
         )
-    if not any(key.signs_from <= clock.now() for key in readable):
-        return Check("keys", "broken", f"the only one that can be read signs from {readable[0].signs_from} on")
-    return Check("keys", "ok", f"{len(readable)} of {len(found)} readable, {services.keyring.signing_key().kid} signs")
+    outlooks = {outlook.key.algorithm: outlook for outlook in services.keyring.outlooks()}
+    if ES256 not in outlooks:
+        waiting = next((key for key in readable if key.algorithm == ES256), readable[0])
+        return Check("keys", "broken", f"the only one that can be read signs from {output.text(waiting.signs_from)} on")
+    signing = [
+        f"{algorithm} for {outlook.age.days} days"
+        + (f", the next one from {output.text(outlook.next_rotation)}" if outlook.next_rotation else "")
+        for algorithm, outlook in outlooks.items()
+    ]
+    detail = f"{len(readable)} of {len(found)} readable; signing: {'; '.join(signing)}"
+    is_late = any(at is not None and at < clock.now() - _LATE for at in (o.next_rotation for o in outlooks.values()))
+    if is_late:
+        return Check("keys", "warning", f"{detail}: which has passed; no server runs that rotates them?")
+    return Check("keys", "ok", detail)
 
 
 async def _redis(services: "Services") -> Check:

@@ -1,6 +1,6 @@
 """`authserver keys`: the keys that sign tokens."""
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -9,7 +9,8 @@ from authserver.cli.command import command
 from authserver.cli.output import Answer
 
 if TYPE_CHECKING:
-    from authserver.keys.keyring import Key, Keyring
+    from authserver.keys.keyring import Keyring
+    from authserver.keys.pairs import Key
     from authserver.services import Services
 
 app = typer.Typer(help="The keys that sign tokens.", no_args_is_help=True)
@@ -29,24 +30,23 @@ async def list_all(services: "Services") -> Answer:
 @command
 async def rotate(
     services: "Services",
+    alg: Annotated[
+        Literal["ES256", "RS256", "EdDSA"] | None, typer.Option(help="Only the keys of this algorithm. Default: all.")
+    ] = None,
     now: Annotated[
-        bool, typer.Option("--now", help="A key leaked: the old keys and every access token die at once.")
+        bool, typer.Option("--now", help="A key leaked: the old keys and every token of theirs die at once.")
     ] = False,
 ) -> Answer:
-    """Make a new key. It signs when everybody has heard of it; the old one verifies until its last token is over."""
-    from authserver import audit
-
+    """Make new keys. They sign when everybody has heard of them; the old ones verify until their last token is over."""
     keyring = services.keyring
     await keyring.load()
     if not keyring.is_loaded and not now:
         output.note(
             "No key can be read with this SECRET_KEY, so nothing is signed until then; --now would sign at once."
         )
-    kid = await keyring.rotate(at_once=now)
-    async with services.db.write() as tx:
-        audit.record(tx, "signing_key_rotated", kid=kid, at_once=now)
-    made = next(_described(keyring, key) for key in keyring.published() if key.kid == kid)
-    return Answer(made, f"Key {kid} has been made; it signs from {output.text(made['signs_from'])}.")
+    kids = [await keyring.rotate(algorithm, at_once=now) for algorithm in ([alg] if alg else keyring.algorithms())]
+    made = [_described(keyring, key) for key in _in_order(keyring.published()) if key.kid in kids]
+    return Answer(made, columns=_COLUMNS)
 
 
 async def load(services: "Services") -> "list[Key]":
@@ -59,13 +59,17 @@ async def load(services: "Services") -> "list[Key]":
         if await tx.scalar(select(SigningKey.kid).limit(1)) is None:
             return []
     await services.keyring.load()
-    return sorted(services.keyring.published(), key=lambda key: key.signs_from)
+    return _in_order(services.keyring.published())
+
+
+def _in_order(keys: "list[Key]") -> "list[Key]":
+    return sorted(keys, key=lambda key: (key.algorithm, key.signs_from))
 
 
 def _described(keyring: "Keyring", key: "Key") -> dict[str, Any]:
     return {
         "kid": key.kid,
-        "alg": key.public_jwk["alg"],
+        "alg": key.algorithm,
         "state": keyring.state(key) if key.private else "unreadable",
         "created_at": key.created_at,
         "signs_from": key.signs_from,

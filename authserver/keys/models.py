@@ -18,6 +18,7 @@ class SigningKey(Base):
     kid: Mapped[str] = mapped_column(String(64), primary_key=True)
     """The thumbprint of the public key (RFC 7638)."""
     alg: Mapped[str] = mapped_column(String(16))
+    """Each algorithm has keys of its own, which rotate for themselves."""
     public_jwk: Mapped[dict[str, Any]] = mapped_column(JSON)
     encrypted_private_jwk: Mapped[bytes] = mapped_column(LargeBinary)
     created_at: Mapped[datetime] = mapped_column(UTCDateTime, default=clock.now)

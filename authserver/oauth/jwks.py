@@ -11,7 +11,7 @@ async def jwks(request: Request) -> Response:
     """Return the keys that verify our tokens, the announced next one among them."""
     house = services.of(request)
     keys = [key.public_jwk for key in house.keyring.published()]
-    return cacheable(request, {"keys": keys}, house.settings.jwks_max_age_seconds)
+    return cacheable(request, {"keys": keys}, house.keyring.max_age_seconds())
 
 
 def cacheable(request: Request, document: object, max_age_seconds: int) -> Response:

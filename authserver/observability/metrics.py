@@ -84,6 +84,12 @@ PRUNING_RUN_SECONDS = _gauge(
 THROTTLED = _counter("throttled_total", "Requests refused with 429.", "kind")
 DATABASE_CONNECTIONS = _gauge("database_connections_in_use", "Connections taken from the pool.")
 SIGNING_KEYS = _gauge("signing_keys_loaded", "Keys that verify or sign in the worst-off process.", workers="livemin")
+SIGNING_KEY_AGE_SECONDS = _gauge(
+    "signing_key_age_seconds", "How long the key that signs has been doing so.", "alg", workers="livemax"
+)
+SIGNING_KEY_NEXT_AT = _gauge(
+    "signing_key_next_rotation_timestamp_seconds", "When the next one takes over; 0: never.", "alg", workers="livemax"
+)
 _BUILD = _gauge("build_info", "Always 1.", "version", "python", workers="livemax")
 
 

@@ -11,7 +11,8 @@ from joserfc.errors import JoseError
 from joserfc.jws import JWSRegistry
 
 from authserver import clock, opaque
-from authserver.keys.keyring import ALGORITHM, Key, Keyring
+from authserver.keys.keyring import Keyring
+from authserver.keys.pairs import ES256, Key
 from authserver.recent import Recent
 from authserver.settings import Settings
 
@@ -20,7 +21,7 @@ _REMEMBERED = 4000
 """Tokens whose signature a process need not verify again: about 2 KB each."""
 _HEADER_TYPES = frozenset({"at+jwt", "application/at+jwt"})
 _TEXT_CLAIMS = ("iss", "sub", "jti", "client_id", "scope")
-_REGISTRY = JWSRegistry(algorithms=[ALGORITHM])
+_REGISTRY = JWSRegistry(algorithms=[ES256])
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ class AccessTokens:
             claims["sid"] = session_id
         if username is not None:
             claims["username"] = username
-        header = {"alg": ALGORITHM, "typ": "at+jwt", "kid": key.kid}
+        header = {"alg": ES256, "typ": "at+jwt", "kid": key.kid}
         assert key.private is not None  # signing_key() returns no other
         return jwt.encode(header, claims, key.private, registry=_REGISTRY)
 
@@ -117,7 +118,7 @@ class AccessTokens:
         if parts is None:
             return None
         header, payload = parts
-        if header.get("alg") != ALGORITHM or str(header.get("typ")).lower() not in _HEADER_TYPES:
+        if header.get("alg") != ES256 or str(header.get("typ")).lower() not in _HEADER_TYPES:
             return None
         claims = self._checked(payload, at_any_time)
         key = await self._keyring.find(str(header.get("kid"))) if claims is not None else None

@@ -10,7 +10,7 @@ from joserfc.errors import JoseError
 from joserfc.jws import JWSRegistry
 
 from authserver import opaque
-from authserver.keys.keyring import ALGORITHM, Key
+from authserver.keys.pairs import Key
 
 _MAX_CHARACTERS = 16_384
 
@@ -39,7 +39,7 @@ def explain(token: str, keys: Iterable[Key]) -> Explanation | None:
 
 def _is_signed_with(key: Key, token: str) -> bool:
     try:
-        jws.deserialize_compact(token, key.public, registry=JWSRegistry(algorithms=[ALGORITHM]))
+        jws.deserialize_compact(token, key.public, registry=JWSRegistry(algorithms=[key.algorithm]))
     except (JoseError, ValueError):
         return False
     return True

@@ -11,7 +11,7 @@ from uuid import uuid4
 from joserfc import jwt
 from joserfc.jwk import ECKey
 
-from authserver.keys.keyring import ALGORITHM
+from authserver.keys.pairs import ES256
 from tests.bench import load
 from tests.bench.contest import Sample
 from tests.bench.load import CONNECTIONS, Load, http
@@ -163,7 +163,7 @@ async def _foreign(population: Population, _: float) -> Load:
 
 
 def _signed_elsewhere(population: Population, kid: str) -> list[str]:
-    header = {"alg": ALGORITHM, "typ": "at+jwt", "kid": kid}
+    header = {"alg": ES256, "typ": "at+jwt", "kid": kid}
     claims = jwt.decode(population.tokens(1)[0], population.services.keyring.signing_key().public).claims
     key = ECKey.generate_key("P-256")
     return [jwt.encode(header, claims | {"jti": str(uuid4())}, key) for _ in range(KEPT_TOKENS)]
