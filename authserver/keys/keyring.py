@@ -61,6 +61,8 @@ class Keyring:
         self._db = db
         self._pairs = Pairs(settings)
         self._keys: dict[str, Key] = {}
+        self._private: dict[str, list[Key]] = {}
+        """Those that could sign, by algorithm."""
         self._reading: Reading | None = None
         self._reload: asyncio.Task[None] | None = None
 
@@ -143,6 +145,7 @@ class Keyring:
         if self._reading is not None and self._reading.asked_at > asked_at:
             return  # a reading that began later has overtaken this one
         self._keys, self._reading = keys, Reading(now, asked_at, answered_at)
+        self._private = {name: [key for key in self._of(name) if key.private] for name in self.algorithms()}
         if not self.is_loaded:
             log.error("signing_keys_unreadable", extra={"reason": "SECRET_KEY is not the one that encrypted them"})
 
@@ -244,7 +247,7 @@ class Keyring:
         await self.load()
 
     def _signer(self, algorithm: str) -> Key | None:
-        return rotation.signer([key for key in self._of(algorithm) if key.private], self._now())
+        return rotation.signer(self._private.get(algorithm, []), self._now())
 
     def _of(self, algorithm: str) -> list[Key]:
         return [key for key in self._keys.values() if key.algorithm == algorithm]
