@@ -81,6 +81,7 @@ async def settings(backend: Backend, databases: Stores) -> Settings:
         redis_url=databases.redis_url(backend),
         throttle_enabled=False,
         prune_enabled=False,
+        key_rotation_seconds=0,
         argon2_memory_kib=8,
         argon2_time_cost=1,
     )
@@ -145,6 +146,7 @@ async def serve(settings: Settings, tmp_path: Path) -> AsyncIterator[Callable[..
         "redis_url": settings.redis_url.get_secret_value(),
         "throttle_enabled": settings.throttle_enabled,
         "prune_enabled": settings.prune_enabled,
+        "key_rotation_seconds": settings.key_rotation_seconds,
         "argon2_memory_kib": settings.argon2_memory_kib,
         "argon2_time_cost": settings.argon2_time_cost,
     }

@@ -115,7 +115,7 @@ def test_a_token_that_was_said_to_be_dead_may_not_be_good_again() -> None:
     revoking = revoke(1, 9, UNAVAILABLE)
     excused = {"without_database": {"A": Period(0, 9)}, "lag_seconds": 9}
     assert broken(revoking, introspect(2, NO), introspect(3, YES), **excused) == {Rule.NO_FLIP_FLOP}
-    assert broken(revoking, introspect(2, NO, until=4), introspect(3, YES), **excused) == set()
+    assert broken(revoking, introspect(2, NO), introspect(2.05, YES), **excused) == set()
 
 
 def test_a_token_that_nobody_ended_may_not_be_dead() -> None:
@@ -127,6 +127,7 @@ def test_a_token_that_nobody_ended_may_not_be_dead() -> None:
 
 def test_a_token_may_be_dead_as_soon_as_its_revocation_was_sent() -> None:
     assert broken(revoke(1, 2), introspect(1.5, NO)) == set()
+    assert broken(revoke(1.5), introspect(1, NO, until=2)) == set()
     assert broken(revoke(2), introspect(1, NO)) == {Rule.NO_FALSE_DEATH}
 
 

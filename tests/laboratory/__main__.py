@@ -69,7 +69,7 @@ async def _run(names: Sequence[str], asked: argparse.Namespace, logs: Path) -> t
                 _say(f"    {violation}" for violation in result.violations[:SHOWN])
     if BOUND in names:
         _say([table.line(28, ("meanwhile", *bound.HEADINGS))])
-        async with laboratory(logs) as lab, serving(lab, is_proxied=False):
+        async with laboratory(logs) as stores, serving(stores, is_proxied=False) as lab:
             for state in bound.STATES:
                 bounds.append(await bound.measure(lab, state, asked.count))
                 _say([table.line(28, (state.name, *bounds[-1].cells()))])

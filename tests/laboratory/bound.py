@@ -29,7 +29,7 @@ class State:
     name: str
     broken: Callable[[Laboratory], AbstractAsyncContextManager[None]]
     hands: int
-    """So many revocations are under way at a time; most of them wait where Redis comes and goes."""
+    """So many revocations are under way at a time."""
 
 
 @dataclass(frozen=True)
@@ -155,5 +155,5 @@ async def _flapping(lab: Laboratory) -> AsyncIterator[None]:
 STATES = (
     State("all is well", _well, hands=8),
     State("Redis is gone", _gone, hands=8),
-    State("Redis comes and goes", _flapping, hands=40),
+    State("Redis comes and goes", _flapping, hands=16),
 )

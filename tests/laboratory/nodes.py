@@ -4,7 +4,7 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -115,7 +115,8 @@ async def laboratory(directory: Path, postgres: Postgres | None = None) -> Async
     """Start the stores, migrate, and register a client; `nodes` adds the servers."""
     async with AsyncExitStack() as stack:
         postgres = stack.enter_context(postgres or Postgres())
-        redis, spare = stack.enter_context(Valkey()), stack.enter_context(Valkey())
+        # A replica need not wait for others that may want the same.
+        redis, spare = (stack.enter_context(Valkey(repl_diskless_sync_delay="0")) for _ in range(2))
         settings = Settings(_env_file=None, database_url=postgres.url(), **CHEAP_HASHES)
         await asyncio.to_thread(migrations.upgrade, settings)
         await _keep_what_is_committed(settings)
@@ -133,11 +134,13 @@ async def serving(
     launcher: Sequence[str] = ("-m", "authserver"),
     more_for_a: Mapping[str, str] | None = None,
     is_proxied: bool = True,
-) -> AsyncIterator[None]:
-    """Run a server for each letter; `more_for_a` is added to the environment of the first one.
+) -> AsyncIterator[Laboratory]:
+    """Run a server for each letter on the laboratory's stores.
 
-    Not `is_proxied`: the proxies, which cost time, are there and not used.
+    `more_for_a` is added to the environment of the first one. Not `is_proxied`: the proxies, which cost time, are there
+    and not used.
     """
+    nodes: list[Node] = []
     async with AsyncExitStack() as stack:
         for name in names:
             to_postgres = await stack.enter_async_context(Proxy(lab.postgres.port))
@@ -155,13 +158,13 @@ async def serving(
             stack.callback(program.kill)
             limits = httpx.Limits(max_connections=None, max_keepalive_connections=50)
             http = httpx.AsyncClient(base_url=program.url, timeout=PATIENCE_SECONDS, limits=limits)
-            lab.nodes.append(Node(name, program, to_postgres, to_redis, await stack.enter_async_context(http)))
-        stack.callback(lab.nodes.clear)
-        for node in lab.nodes:
+            nodes.append(Node(name, program, to_postgres, to_redis, await stack.enter_async_context(http)))
+        for node in nodes:
             await node.program.ready()
-        if await lab.recovered() is None:
+        served = replace(lab, nodes=nodes)
+        if await served.recovered() is None:
             raise RuntimeError("the nodes do not get well")
-        yield
+        yield served
 
 
 async def _keep_what_is_committed(settings: Settings) -> None:

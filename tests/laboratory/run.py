@@ -13,7 +13,7 @@ from tests.laboratory.history import Event, Outcome, Period, Terms
 from tests.laboratory.load import Load
 from tests.laboratory.nodes import RECOVERY_SECONDS, Laboratory, laboratory, serving
 
-CALM_SECONDS = 1.0
+CALM_SECONDS = 0.7
 """With load and without a fault, before and after."""
 
 
@@ -46,9 +46,9 @@ async def run(faults: Sequence[Fault], directory: Path, *, seconds: float, seed:
     async with laboratory(directory, SmallDiskPostgres()) as lab:
         while waiting:
             environment = waiting[0].environment
-            async with serving(lab, more_for_a=environment(lab) if environment else None):
+            async with serving(lab, more_for_a=environment(lab) if environment else None) as served:
                 while waiting and waiting[0].environment is environment:
-                    result = await tried(lab, waiting.pop(0), seconds=seconds, seed=seed)
+                    result = await tried(served, waiting.pop(0), seconds=seconds, seed=seed)
                     yield result
                     if result.recovery_seconds is None and not result.not_run_because:
                         break  # the others are not to suffer: new servers
