@@ -153,7 +153,6 @@ def _changed(assertion: str) -> str:
     return f"{header}.{_segment(claims | {'exp': claims['exp'] + 1})}.{signature}"
 
 
-NOW = time.time()
 BAD: dict[str, Callable[[Signer], str]] = {
     # Not a JWT
     "nothing but a word": lambda _: "x",
@@ -186,13 +185,13 @@ BAD: dict[str, Callable[[Signer], str]] = {
     "no audience in a list": lambda signer: signer.sign(aud=[]),
     # When
     "no exp": lambda signer: signer.sign(exp=None),
-    "expired": lambda signer: signer.sign(exp=int(NOW) - 5),
-    "exp in two hours": lambda signer: signer.sign(exp=int(NOW) + 7200),
+    "expired": lambda signer: signer.sign(exp=int(time.time()) - 5),
+    "exp in two hours": lambda signer: signer.sign(exp=int(time.time()) + 7200),
     "exp in a million years": lambda signer: signer.sign(exp=10**17),
-    "exp is text": lambda signer: signer.sign(exp=str(int(NOW) + 60)),
+    "exp is text": lambda signer: signer.sign(exp=str(int(time.time()) + 60)),
     "exp is true": lambda signer: signer.sign(exp=True),
-    "nbf in five minutes": lambda signer: signer.sign(nbf=int(NOW) + 300),
-    "iat in five minutes": lambda signer: signer.sign(iat=int(NOW) + 300),
+    "nbf in five minutes": lambda signer: signer.sign(nbf=int(time.time()) + 300),
+    "iat in five minutes": lambda signer: signer.sign(iat=int(time.time()) + 300),
     "iat is text": lambda signer: signer.sign(iat="now"),
     # Which one
     "no jti": lambda signer: signer.sign(jti=None),
@@ -212,7 +211,7 @@ BAD: dict[str, Callable[[Signer], str]] = {
     "an unknown crit": _with_crit,
     "the type of an access token": lambda signer: signer.sign({"typ": "at+jwt"}),
     "a type that is a number": lambda signer: f"{_segment({'alg': 'ES256', 'typ': 1})}.{_segment(signer.claims())}.x",
-    "changed after it was signed": lambda signer: _changed(signer.sign(exp=int(NOW) + 100)),
+    "changed after it was signed": lambda signer: _changed(signer.sign(exp=int(time.time()) + 100)),
 }
 
 

@@ -47,7 +47,7 @@ async def test_the_old_secret_stays_good_beside_the_new_one_until_its_time_is_ov
         for app in (old, new):
             assert await status(client, app, endpoint) == accepted(endpoint)
     services.clients._kept.forget(old.client_id)
-    with freeze_time(clock.now() + HOUR + timedelta(seconds=5)):
+    with freeze_time(clock.now() + HOUR + timedelta(seconds=5), tick=True, real_asyncio=True):
         assert await status(client, old, endpoint) == 401
         assert await status(client, new, endpoint) == accepted(endpoint)
 

@@ -110,6 +110,7 @@ class Town:
         await self.post("/token", 400, grant_type="refresh_token", refresh_token=stolen["refresh_token"])
         self.sessions.pop()
         await self.post("/token", 400, grant_type="password", username=secrets.token_hex(8), password="guessed")
+        assert await self.services.clients.use_once(self.app.client_id, f"day {day}", clock.now() + timedelta(hours=1))
         await self.change_password(self.names[-1])  # nobody keeps a session of theirs
         if day % ROTATION_DAYS == 0:
             await self.services.keyring.rotate()

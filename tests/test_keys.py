@@ -5,13 +5,14 @@ import base64
 import json
 import threading
 import warnings
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI
 from joserfc import jws
 from joserfc.errors import SecurityWarning
 from joserfc.jws import JWSRegistry
@@ -28,6 +29,7 @@ from authserver.keys.pairs import EDDSA, ES256, RS256, Algorithm
 from authserver.services import Services
 from authserver.settings import Settings
 from authserver.tokens.explanation import explain
+from tests import application
 from tests.factories import NewClient, NewUser, basic, sign_in
 from tests.stores import Backend, Stores
 
@@ -237,13 +239,16 @@ async def test_an_access_token_is_never_one_signed_for_something_else(
     assert answer.json() == {"active": False}
 
 
-async def test_metrics_and_the_jwks_tell_how_it_stands(client: httpx.AsyncClient, services: Services) -> None:
+async def test_metrics_and_the_jwks_tell_how_it_stands(app_with: Callable[..., Awaitable[FastAPI]]) -> None:
+    app = await app_with(key_rotation_seconds=90 * 86_400)
+    services: Services = app.state.services
     async with services.db.write() as tx:
         signing = services.keyring.signing_key(RS256).kid
         long_ago = clock.now() - timedelta(days=7)
         await tx.execute(update(SigningKey).where(SigningKey.kid == signing).values(signs_from=long_ago))
     await services.keyring.load()
-    lines = (await client.get("/metrics")).text.splitlines()
+    async with application.client_of(app) as client:
+        lines = (await client.get("/metrics")).text.splitlines()
     values = dict(line.rsplit(" ", 1) for line in lines if line.startswith("authserver_signing_key_"))
     assert float(values['authserver_signing_key_age_seconds{alg="RS256"}']) >= 7 * 86_400
     following = float(values['authserver_signing_key_next_rotation_timestamp_seconds{alg="RS256"}'])

@@ -164,14 +164,14 @@ def token_for(services: Services, subject: str, **changes: Any) -> dict[str, str
         "scope": "openid",
         "audience": [],
         "session_id": None,
-        "username": None,
+        "username": "ada",
     }
     return bearer(services.access_tokens.issue(**(claims | changes)))
 
 
 async def test_a_token_without_a_user_opens_nothing(client: httpx.AsyncClient, services: Services) -> None:
-    for subject in (str(uuid4()), "a-client-for-itself"):
-        response = await client.get("/users/me", headers=token_for(services, subject))
+    for subject, username in ((str(uuid4()), "ada"), ("a-client-for-itself", None)):
+        response = await client.get("/users/me", headers=token_for(services, subject, username=username))
         assert_problem(response, 401, "unauthenticated")
 
 

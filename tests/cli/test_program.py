@@ -57,7 +57,7 @@ def test_the_first_day_of_an_installation(start: Start) -> None:
     assert run("db", "upgrade")["revision"]
     assert run("users", "create", *NAMES, "--password-stdin", stdin=PASSWORD)["username"] == "ada"
     assert run("clients", "create", "--name", "App", "--grant", "password")["client_secret"]
-    assert run("keys", "rotate")["state"] == "announced"
+    assert {key["state"] for key in run("keys", "rotate")} == {"announced"}
     assert run("doctor")["ok"] is True
 
 
