@@ -47,6 +47,8 @@ async def authenticate(request: Request, *, scope: str | None = None) -> Caller:
     async with parts.db.read() as tx:
         user = await tx.get(User, user_id)
     if user is None or not user.is_active:
+        # Who deleted or disabled the user may not have told everybody yet that the token is dead.
+        await parts.denylist.make_known(claims.jti, claims.session_id)
         raise invalid_token()
     if scope is not None and scope not in claims.scopes:
         challenge = f'{_REALM}, error="insufficient_scope", scope="{scope}"'

@@ -95,7 +95,7 @@ class Denylist:
 
     async def is_revoked(self, jti: str, session_id: str | None) -> bool:
         """Tell whether a token has been revoked; StoreUnavailable when nobody who knows can be asked."""
-        entries = [token_entry(jti)] + ([session_entry(session_id)] if session_id is not None else [])
+        entries = _entries(jti, session_id)
         if self._copy is not None:
             lease = self._lease
             look = await self._look(self._copy, [*entries, lease.state.marker] if lease.until else entries)
@@ -124,6 +124,10 @@ class Denylist:
             return await copy.look(members)
         except StoreUnavailable:
             return None
+
+    async def make_known(self, jti: str, session_id: str | None) -> None:
+        """Have all nodes know what the database knows of a token: for who has learnt from elsewhere that it is dead."""
+        await self._is_revoked_in_database(_entries(jti, session_id))
 
     async def _is_revoked_in_database(self, entries: list[str]) -> bool:
         async with self._db.read() as tx:
@@ -343,6 +347,10 @@ class Denylist:
     async def _read_state(self, tx: AsyncSession) -> State:
         row = await tx.get(DenylistState, 1, populate_existing=True)
         return State(row.is_trusted, row.epoch, row.run, row.marker) if row else NEVER_TRUSTED
+
+
+def _entries(jti: str, session_id: str | None) -> list[str]:
+    return [token_entry(jti)] + ([session_entry(session_id)] if session_id is not None else [])
 
 
 def _scores(rows: Sequence[DenylistEntry]) -> dict[str, float]:
