@@ -45,6 +45,8 @@ async def authenticate(request: Request, *, scope: str | None = None) -> Caller:
         raise invalid_token()
     user = await finding.by_id(parts.db, UUID(claims.subject))
     if user is None or not user.is_active:
+        # Who deleted or disabled the user may not have told everybody yet that the token is dead.
+        await parts.denylist.make_known(claims.jti, claims.session_id)
         raise invalid_token()
     if scope is not None and scope not in claims.scopes:
         challenge = f'{_REALM}, error="insufficient_scope", scope="{scope}"'

@@ -61,9 +61,14 @@ async def _access_token(house: Services, client: Client, token: str) -> dict[str
 async def _refresh_token(house: Services, client: Client, token: str) -> dict[str, object]:
     """A refresh token is seen by its own client only: a resource server would let it in as a bearer token."""
     found = await house.sessions.find(token)
-    if found is None or not found.is_good or found.session.client_id != client.id:
+    if found is None or found.session.client_id != client.id:
         return INACTIVE
     session = found.session
+    if session.revoked_at is not None:
+        # Whoever hears here that the session is over must not hear elsewhere that its access tokens are good.
+        await house.denylist.make_known(session.token_jti, str(session.id))
+    if not found.is_good:
+        return INACTIVE
     return {
         "active": True,
         "iss": house.settings.issuer,

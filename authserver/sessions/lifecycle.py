@@ -180,9 +180,14 @@ class Sessions:
         """Tell a retry, which gets what the first one got and writes nothing, from reuse, which ends the session."""
         found = await self.find(text, tx)
         # A token in the hands of another client is refused, but not that client's to end a session with.
-        if found is None or found.session.client_id != client_id or not found.is_alive:
+        if found is None or found.session.client_id != client_id:
             return None
         session, now = found.session, clock.now()
+        if not found.is_alive:
+            if session.revoked_at is not None:
+                # Who ended it may not have told everybody yet; whoever hears of it here must not hear "good" elsewhere.
+                await self.end(tx, UserSession.id == session.id, because="revoked")
+            return None
         is_previous = found.token.generation + 1 == session.generation
         if is_previous and session.rotated_at is not None and now < session.rotated_at + self._retry_window:
             metrics.REFRESH_RETRIES.inc()

@@ -76,7 +76,7 @@ class Denylist:
 
     async def is_revoked(self, jti: str, session_id: str | None) -> bool:
         """Tell whether a token has been revoked; StoreUnavailable when nobody who knows can be asked."""
-        entries = [token_entry(jti)] + ([session_entry(session_id)] if session_id is not None else [])
+        entries = _entries(jti, session_id)
         if self._copy is not None:
             lease = self._lease
             look = await self._look(self._copy, [*entries, lease.state.marker] if lease.until else entries)
@@ -88,11 +88,7 @@ class Denylist:
                 if verdict is Verdict.LOST:
                     self._distrust_soon(lease.state)
         _ANSWERED_BY_DATABASE.inc()
-        state, found = await patience.ask(self._finding.ask(entries))
-        ours = {entry: found[entry] for entry in entries if entry in found}
-        # Whoever hears "revoked" from us must not hear "good" from somebody else a moment later.
-        await self.publish(state, ours)
-        return bool(ours)
+        return await self._is_revoked_in_database(entries)
 
     @staticmethod
     async def _look(copy: Copy, members: list[str]) -> Look | None:
@@ -100,6 +96,17 @@ class Denylist:
             return await copy.look(members)
         except StoreUnavailable:
             return None
+
+    async def make_known(self, jti: str, session_id: str | None) -> None:
+        """Have all nodes know what the database knows of a token: for who has learnt from elsewhere that it is dead."""
+        await self._is_revoked_in_database(_entries(jti, session_id))
+
+    async def _is_revoked_in_database(self, entries: list[str]) -> bool:
+        state, found = await patience.ask(self._finding.ask(entries))
+        ours = {entry: found[entry] for entry in entries if entry in found}
+        # Whoever hears "revoked" from us must not hear "good" from somebody else a moment later.
+        await self.publish(state, ours)
+        return bool(ours)
 
     async def _find_in_database(self, questions: Sequence[Sequence[str]]) -> Sequence[Entries]:
         """Return for each question the state and what is there of all of them."""
@@ -257,3 +264,7 @@ class Denylist:
         """Close the connection to Redis."""
         if self._copy is not None:
             await self._copy.line.close()
+
+
+def _entries(jti: str, session_id: str | None) -> list[str]:
+    return [token_entry(jti)] + ([session_entry(session_id)] if session_id is not None else [])

@@ -231,6 +231,12 @@ def test_a_503_needs_a_database_that_is_not_there() -> None:
     assert broken(unavailable, without_database={"A": Period(6, 7)}) == {Rule.MATRIX}
 
 
+def test_a_503_after_a_wait_needs_somebody_who_holds_a_lock() -> None:
+    locked_out = {"A": Period(4, 9)}
+    assert broken(introspect(5, UNAVAILABLE, until=6), locked_out=locked_out) == set()
+    assert broken(introspect(5, UNAVAILABLE), locked_out=locked_out) == {Rule.MATRIX}
+
+
 def test_no_answer_needs_a_node_that_stands_still() -> None:
     assert broken(introspect(5, SILENCE)) == {Rule.MATRIX}
     assert broken(introspect(5, SILENCE), stopped={"A": Period(4, 6)}) == set()

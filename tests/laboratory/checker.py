@@ -12,6 +12,8 @@ from tests.laboratory.case import BY_TOKEN, NEVER, WRONG_PASSWORD, Case
 from tests.laboratory.history import Event, Outcome, Period, Terms, What
 
 LIMIT_SECONDS = 2.0
+LOCK_SECONDS = 0.9
+"""Nobody who has waited for a lock in vain answers sooner: `lock_timeout` is a second."""
 
 
 class Rule(StrEnum):
@@ -117,9 +119,10 @@ def _matrix(case: Case) -> Iterator[Violation]:
     for event in case.history:
         no_database = case.terms.without_database.get(event.node)
         stopped = case.terms.stopped.get(event.node)
+        locked_out = case.terms.locked_out.get(event.node) if event.seconds >= LOCK_SECONDS else None
         if event.outcome is Outcome.STRANGE or case.is_taken_by_nobody(event):
             yield Violation(Rule.MATRIX, "an answer that the matrix does not know", event)
-        elif event.outcome is Outcome.UNAVAILABLE and not _excused(event, no_database, stopped):
+        elif event.outcome is Outcome.UNAVAILABLE and not _excused(event, no_database, stopped, locked_out):
             yield Violation(Rule.MATRIX, "a 503 although the database was there", event)
         elif event.outcome is Outcome.SILENCE and not _excused(event, stopped):
             yield Violation(Rule.MATRIX, "no answer at all", event)

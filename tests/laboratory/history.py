@@ -97,6 +97,8 @@ class Terms:
     """A just-used refresh token gets its successor again for so long."""
     without_database: dict[str, Period] = field(default_factory=dict)
     """By node: when a 503 is the right answer, because the primary could not be reached."""
+    locked_out: dict[str, Period] = field(default_factory=dict)
+    """By node: when a row may have been locked by a node that could not let go: a 503 after a wait is right."""
     stopped: dict[str, Period] = field(default_factory=dict)
     """By node: when the server itself could not answer."""
     do_clocks_agree: bool = True

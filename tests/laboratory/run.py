@@ -78,6 +78,7 @@ async def tried(
         await load.verify()
     terms = Terms(
         without_database={name: Period(began, recovered) for name in fault.without_database},
+        locked_out={name: Period(began, recovered) for name in fault.locked_out},
         stopped={name: Period(began, mended) for name in fault.stopped},
         do_clocks_agree=fault.do_clocks_agree,
         lag_seconds=load.lag_seconds,

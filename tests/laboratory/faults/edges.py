@@ -118,13 +118,14 @@ async def snap(node: str, store: str, is_delivered: bool, lab: Laboratory) -> As
 for _store, _called in STORES.items():
     for _node in "AB":
         _excused = _node if _store == "postgres" else ""
+        _other = _excused and "AB".replace(_node, "")
         for _way, (_does, _breaks) in WAYS.items():
             fault(
-                f"{_node}-{_store}-{_way}", f"{_node}–{_called} {_does}", without_database=_excused
+                f"{_node}-{_store}-{_way}", f"{_node}–{_called} {_does}", without_database=_excused, locked_out=_other
             )(partial(edge, _node, _store, _breaks))  # fmt: skip
         for _when, _is_delivered in (("before", False), ("after", True)):
             _at = SNAPS[_store][1]
             fault(
                 f"{_node}-{_store}-snapped-{_when}", f"{_node}–{_called} is reset {_at}, {_when} it arrives",
-                without_database=_excused,
+                without_database=_excused, locked_out=_other,
             )(partial(snap, _node, _store, _is_delivered))  # fmt: skip

@@ -22,6 +22,8 @@ class Fault:
     """Broken inside, mended after."""
     without_database: str = ""
     """The nodes, by letter, whose 503s are right as long as it lasts."""
+    locked_out: str = ""
+    """The nodes that may wait in vain for a row which another one has locked and cannot let go."""
     stopped: str = ""
     """The nodes that cannot answer as long as it lasts."""
     environment: Callable[[Laboratory], dict[str, str]] | None = None

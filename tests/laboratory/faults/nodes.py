@@ -14,7 +14,7 @@ _AGREE_SECONDS = 5
 """Clocks that differ by no more are what docs/operations.md asks for."""
 
 
-@fault("node-stopped", "node A stands still (SIGSTOP), and goes on", stopped="A")
+@fault("node-stopped", "node A stands still (SIGSTOP), and goes on", stopped="A", locked_out="B")
 async def stopped(lab: Laboratory) -> AsyncIterator[None]:
     lab.a.stop()
     yield

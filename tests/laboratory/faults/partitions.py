@@ -29,11 +29,9 @@ async def partition(cut: tuple[str, ...], lab: Laboratory) -> AsyncIterator[None
 for _is_cut in product((False, True), repeat=len(EDGES)):
     _cut = tuple(name for name, is_cut in zip(EDGES, _is_cut, strict=True) if is_cut)
     _short = "+".join(name[0] + name[2] for name in _cut) or "none"
+    _said = ", ".join(name.replace("-postgres", "–PostgreSQL").replace("-redis", "–Redis") for name in _cut) or "nobody"
+    _without_database = "".join(name[0] for name in _cut if name.endswith("postgres"))
     fault(
-        f"partition-{_short}",
-        "cut off: "
-        + (
-            ", ".join(name.replace("-postgres", "–PostgreSQL").replace("-redis", "–Redis") for name in _cut) or "nobody"
-        ),
-        without_database="".join(name[0] for name in _cut if name.endswith("postgres")),
-    )(partial(partition, _cut))
+        f"partition-{_short}", f"cut off: {_said}", without_database=_without_database,
+        locked_out="AB" if _without_database else "",
+    )(partial(partition, _cut))  # fmt: skip
