@@ -134,13 +134,13 @@ class Keyring:
             now, rows = await self._read()
         answered_at = _loop_seconds()
         # Opened once: to check an RSA key costs as much as many signatures.
-        known = self._keys
-        keys = {
-            row.kid: replace(known[row.kid], signs_from=row.signs_from, verifies_until=row.verifies_until)
-            if row.kid in known
-            else await self._pairs.open(row)
-            for row in rows  # those that are over too: a clock that was wrong for a moment must not cost us the others
-        }
+        known, keys = self._keys, {}
+        for row in rows:  # those that are over too: a clock that was wrong for a moment must not cost us the others
+            if row.kid in known:
+                dated = replace(known[row.kid], signs_from=row.signs_from, verifies_until=row.verifies_until)
+                keys[row.kid] = dated
+            elif (key := await self._pairs.open(row)) is not None:
+                keys[row.kid] = key
         if self._reading is not None and self._reading.asked_at > asked_at:
             return  # a reading that began later has overtaken this one
         self._keys, self._reading = keys, Reading(now, asked_at, answered_at)

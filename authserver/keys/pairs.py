@@ -3,16 +3,20 @@
 import asyncio
 import base64
 import json
+import logging
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
 from cryptography.fernet import Fernet, InvalidToken
+from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, OKPKey, RSAKey, import_key
 
 from authserver import opaque
 from authserver.keys.models import SigningKey
 from authserver.settings import Settings
+
+log = logging.getLogger(__name__)
 
 Algorithm = Literal["ES256", "RS256", "EdDSA"]
 Pair = ECKey | RSAKey | OKPKey
@@ -52,9 +56,13 @@ class Pairs:
         """Return a new key for the table, still without dates."""
         return await asyncio.to_thread(self._made, algorithm)
 
-    async def open(self, row: SigningKey) -> Key:
-        """Return the key that a row holds."""
-        return await asyncio.to_thread(self._opened, row)
+    async def open(self, row: SigningKey) -> Key | None:
+        """Return the key that a row holds; None, and a line in the log, if it holds none: the others still sign."""
+        try:
+            return await asyncio.to_thread(self._opened, row)
+        except (JoseError, ValueError) as failure:
+            log.error("signing_key_unusable", extra={"kid": row.kid, "reason": type(failure).__name__})  # noqa: TRY400
+            return None
 
     def _made(self, algorithm: Algorithm) -> SigningKey:
         pair = _generated(algorithm)

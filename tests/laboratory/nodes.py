@@ -134,6 +134,7 @@ async def serving(
     launcher: Sequence[str] = ("-m", "authserver"),
     more_for_a: Mapping[str, str] | None = None,
     is_proxied: bool = True,
+    **changes: Any,
 ) -> AsyncIterator[Laboratory]:
     """Run a server for each letter on the laboratory's stores.
 
@@ -153,6 +154,7 @@ async def serving(
                 "redis_url": f"redis://127.0.0.1:{ports[1]}/0",
                 "throttle_enabled": False,
                 **CHEAP_HASHES,
+                **changes,
             }
             program = Program(lab.directory, settings, launcher=launcher, more=more_for_a if name == names[0] else None)
             stack.callback(program.kill)
