@@ -1,6 +1,7 @@
 """uvicorn as we run it: our logs, our exit status, our way to stop."""
 
 import asyncio
+import gc
 import logging
 import signal
 import socket
@@ -34,6 +35,8 @@ class Server(uvicorn.Server):
         """Start the application, then listen."""
         await super().startup(sockets)
         if self.started:
+            gc.collect()
+            gc.freeze()
             self._on_ready()
 
     async def shutdown(self, sockets: Sockets | None = None) -> None:
