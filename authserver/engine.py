@@ -5,14 +5,21 @@ from typing import Any
 import asyncpg
 from sqlalchemy import event
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError, DisconnectionError, OperationalError, ProgrammingError
+from sqlalchemy.exc import (
+    DBAPIError,
+    DisconnectionError,
+    EmulatedDBAPIException,
+    OperationalError,
+    ProgrammingError,
+)
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from authserver.settings import Settings
 
 # asyncpg raises InternalClientError, which is no PostgresError, when the peer of a pooled connection has just vanished.
-_OF_THE_DRIVER = (asyncpg.PostgresError, asyncpg.InternalClientError, asyncpg.InterfaceError)
+# A connection that is lent out raw is made without SQLAlchemy's DBAPIError around what goes wrong meanwhile.
+_OF_THE_DRIVER = (asyncpg.PostgresError, asyncpg.InternalClientError, asyncpg.InterfaceError, EmulatedDBAPIException)
 FAILURES = (DBAPIError, PoolTimeout, OSError, TimeoutError, *_OF_THE_DRIVER)
 
 ISOLATION = "READ COMMITTED"

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from time import monotonic
+from uuid import uuid4
 
 import pytest
 from sqlalchemy import text
@@ -12,6 +13,7 @@ from authserver import patience
 from authserver.db import Database
 from authserver.errors import StoreUnavailable
 from authserver.settings import Settings
+from authserver.users import finding
 from tests.laboratory.proxy import Proxy
 from tests.stores import Stores
 
@@ -48,6 +50,16 @@ async def test_a_transaction_on_a_connection_that_goes_silent_ends_in_time(
     with pytest.raises(StoreUnavailable):
         await asyncio.wait_for(use(), FAR_TOO_LONG_SECONDS)
     assert monotonic() - began < FAR_TOO_LONG_SECONDS / 2
+
+
+@pytest.mark.parametrize("after_bytes", [1, 100])
+async def test_a_connection_that_is_reset_while_it_is_made_is_a_store_unavailable(
+    edge: tuple[Database, Proxy], after_bytes: int
+) -> None:
+    database, proxy = edge
+    proxy.cut(after_bytes)
+    with pytest.raises(StoreUnavailable):
+        await finding.by_id(database, uuid4())
 
 
 async def test_the_transactions_of_a_request_share_its_time(edge: tuple[Database, Proxy]) -> None:
