@@ -45,9 +45,7 @@ async def authenticate(request: Request, *, scope: str | None = None) -> Caller:
         raise invalid_token()
     user = await finding.by_id(parts.db, UUID(claims.subject))
     if user is None or not user.is_active:
-        # Who deleted or disabled the user may not have told everybody yet that the token is dead.
-        await parts.denylist.make_known(claims.jti, claims.session_id)
-        raise invalid_token()
+        raise await of_nobody(request, claims)
     if scope is not None and scope not in claims.scopes:
         challenge = f'{_REALM}, error="insufficient_scope", scope="{scope}"'
         raise Forbidden(f"The access token lacks the scope {scope}.", {"WWW-Authenticate": challenge})
@@ -68,6 +66,15 @@ def _token(request: Request) -> str:
             "Send one Authorization header: `Bearer`, a space, the token.", {"WWW-Authenticate": challenge}
         )
     return token
+
+
+async def of_nobody(request: Request, claims: Claims) -> Unauthenticated:
+    """Return the refusal of a token whose user is gone or switched off, once all nodes know that the token is dead.
+
+    Whoever did that may not have told everybody yet. Not to be called inside a transaction.
+    """
+    await services.of(request).denylist.make_known(claims.jti, claims.session_id)
+    return invalid_token()
 
 
 def invalid_token() -> Unauthenticated:

@@ -79,8 +79,8 @@ class Services:
         tasks = [
             asyncio.create_task(job, name=name)
             for name, job in (
-                ("watch database", self.db.watch()),
-                ("watch redis", self.redis.watch()),
+                ("watch database", _for_ever(self.db.watch)),
+                ("watch redis", _for_ever(self.redis.watch)),
                 ("watch keys", self._when_migrated(self.keyring.watch)),
                 ("watch denylist", self._when_migrated(self.denylist.watch)),
                 ("prune", self._when_migrated(self.pruner.watch)),
@@ -99,12 +99,7 @@ class Services:
     async def _when_migrated(self, job: Callable[[], Awaitable[None]]) -> None:
         """Begin when the job can be done: nobody shall look through complaints for what is really wrong."""
         await self.db.migrated()
-        while True:
-            try:
-                await job()
-            except Exception:  # a mistake of ours must not end for good what keeps the answers right
-                log.exception("background_job_failed")
-            await asyncio.sleep(_PAUSE_SECONDS)
+        await _for_ever(job)
 
     async def close(self) -> None:
         """Give back every connection and thread."""
@@ -112,6 +107,16 @@ class Services:
         await self.denylist.close()
         await self.redis.close()
         await self.db.close()
+
+
+async def _for_ever(job: Callable[[], Awaitable[None]]) -> None:
+    """Do a job of the background, and again if it ends: a mistake of ours must not stop what keeps answers right."""
+    while True:
+        try:
+            await job()
+        except Exception:
+            log.exception("background_job_failed")
+        await asyncio.sleep(_PAUSE_SECONDS)
 
 
 def of(connection: HTTPConnection) -> Services:

@@ -61,7 +61,7 @@ async def change(request: Request) -> Response:
         services.of(request).db, caller.user.id, ip=_ip(request), **asked.model_dump(exclude_unset=True)
     )
     if user is None:
-        raise bearer.invalid_token()
+        raise await bearer.of_nobody(request, caller.claims)
     return user_response(user)
 
 
@@ -84,6 +84,8 @@ async def delete(request: Request) -> Response:
         if user is not None:
             await parts.sessions.end(tx, UserSession.user_id == user.id, because="account deleted")
             await accounts.delete(tx, user, ip=_ip(request))
+    if user is None:  # somebody was faster, and may not have told everybody yet
+        await parts.denylist.make_known(caller.claims.jti, caller.claims.session_id)
     return done()
 
 

@@ -68,10 +68,11 @@ async def end_all(request: Request) -> Response:
     parts = services.of(request)
     async with parts.denylist.revoking() as tx:
         user = await accounts.locked(tx, caller.user.id)
-        if user is None:
-            raise bearer.invalid_token()
-        accounts.sign_out_everywhere(tx, user)
-        await parts.sessions.end(tx, UserSession.user_id == user.id, because="signed out everywhere")
+        if user is not None:
+            accounts.sign_out_everywhere(tx, user)
+            await parts.sessions.end(tx, UserSession.user_id == user.id, because="signed out everywhere")
+    if user is None:
+        raise await bearer.of_nobody(request, caller.claims)
     return done()
 
 
