@@ -20,12 +20,12 @@ from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.sql.dml import ReturningDelete
 
 from authserver.audit import AuditEvent
-from authserver.clients.models import UsedAssertion
+from authserver.clients.models import PushedRequest, UsedAssertion
 from authserver.db import Database
 from authserver.errors import AuthserverError
 from authserver.keys.models import SigningKey
 from authserver.observability import metrics
-from authserver.sessions.models import UserSession
+from authserver.sessions.models import AuthorizationCode, BrowserSession, UserSession
 from authserver.settings import Settings
 from authserver.tokens.denylist import Denylist
 from authserver.tokens.models import DenylistEntry
@@ -35,6 +35,7 @@ from authserver.users.models import AccountAttempts, KnownAddress
 log = logging.getLogger(__name__)
 
 IN_REDIS = "redis_entries"
+CODE_REMEMBERED_FOR = timedelta(hours=1)
 _LOCK = "pruning"
 _REST = 9
 """So many times as long as a batch took, the next one waits: a database that is busy gets more rest."""
@@ -103,6 +104,10 @@ def over(settings: Settings) -> list[Rows]:
         Rows("attempts", AccountAttempts.updated_at, keep=lock, also=AccountAttempts.blocked_until),
         Rows("known_addresses", KnownAddress.last_success_at, keep=KNOWN_FOR),
         Rows("used_assertions", UsedAssertion.expires_at),
+        Rows("browser_sessions", BrowserSession.expires_at),
+        # So long, whoever comes with a code again ends what it was traded for; later, nothing of that lives.
+        Rows("authorization_codes", AuthorizationCode.expires_at, keep=CODE_REMEMBERED_FOR),
+        Rows("pushed_requests", PushedRequest.expires_at),
         Rows("signing_keys", SigningKey.verifies_until),
         Rows("audit_events", AuditEvent.at, keep=audit_retention),
     ]

@@ -14,6 +14,7 @@ from authserver.db import Database
 from authserver.keys.keyring import Keyring
 from authserver.pruning import Pruner
 from authserver.redis import Redis
+from authserver.sessions.browser import BrowserSessions
 from authserver.sessions.lifecycle import Sessions
 from authserver.settings import Settings
 from authserver.throttle import Throttle
@@ -41,6 +42,7 @@ class Services:
     access_tokens: AccessTokens
     denylist: Denylist
     sessions: Sessions
+    browser_sessions: BrowserSessions
     pruner: Pruner
 
     @classmethod
@@ -49,6 +51,7 @@ class Services:
         db, redis = Database(settings), Redis(settings)
         keyring = Keyring(settings, db)
         denylist = Denylist(settings, db, redis)
+        sessions = Sessions(settings, db, denylist)
         return cls(
             settings=settings,
             db=db,
@@ -59,7 +62,8 @@ class Services:
             keyring=keyring,
             access_tokens=AccessTokens(settings, keyring),
             denylist=denylist,
-            sessions=Sessions(settings, db, denylist),
+            sessions=sessions,
+            browser_sessions=BrowserSessions(settings, db, sessions),
             pruner=Pruner(settings, db, denylist),
         )
 

@@ -60,6 +60,7 @@ class Settings(BaseSettings):
     access_token_seconds: int = Field(600, ge=10, le=86_400)
     refresh_token_idle_seconds: int = Field(14 * 86_400, ge=60, description="A session unused for so long ends.")
     session_max_seconds: int = Field(90 * 86_400, ge=60, description="A session ends then, however much it is used.")
+    browser_session_seconds: int = Field(14 * 86_400, ge=60, description="A browser is signed in for so long.")
     refresh_retry_seconds: int = Field(10, ge=0, le=300, description="A just-used refresh token still gets its answer.")
     client_cache_seconds: float = Field(1.0, ge=0, le=60, description="Introspection may see a client as it was then.")
     jwks_max_age_seconds: int = Field(300, ge=0, description="How long others may keep our public keys.")
@@ -160,6 +161,11 @@ class Settings(BaseSettings):
     def is_development(self) -> bool:
         """Tell whether conveniences for developers are on."""
         return self.environment == "development"
+
+    @property
+    def base_path(self) -> str:
+        """What our paths begin with in a browser, where a proxy serves us below its root."""
+        return urlsplit(self.issuer).path
 
     @property
     def serves_docs(self) -> bool:

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import httpx
@@ -73,19 +74,29 @@ async def test_nodes_that_start_together_have_the_same_first_keys(new_node: NewN
     assert {len(kids(node)) for node in nodes} == {2}
 
 
+async def insisting(work: Callable[[], Awaitable[None]]) -> None:
+    """Do it as `watch` does: on a slow machine one node may hold the lock for longer than the others wait for it."""
+    for _ in range(20):
+        try:
+            return await work()
+        except StoreUnavailable:
+            pass
+    pytest.fail("the lock was never free")
+
+
 async def test_when_the_time_has_come_one_node_rotates(new_node: NewNode) -> None:
     nodes = [new_node() for _ in range(4)]
     await asyncio.gather(*(node.load() for node in nodes))
     before = nodes[0].signing_key().kid
     await let_time_pass(nodes[0], 90 * DAY - timedelta(seconds=400))
     await asyncio.gather(*(node.load() for node in nodes))
-    await asyncio.gather(*(node.rotate_due() for node in nodes))
+    await asyncio.gather(*(insisting(node.rotate_due) for node in nodes))
     assert kids(nodes[0]) == kids(nodes[3])
     assert len(kids(nodes[0])) == 2  # too early by a moment
 
     await let_time_pass(nodes[0], timedelta(seconds=60))
     await asyncio.gather(*(node.load() for node in nodes))
-    await asyncio.gather(*(node.rotate_due() for node in nodes))
+    await asyncio.gather(*(insisting(node.rotate_due) for node in nodes))
     await asyncio.gather(*(node.load() for node in nodes))
     assert all(len(kids(node)) == 4 for node in nodes)  # of each algorithm the old one, and one successor
     assert {node.signing_key().kid for node in nodes} == {before}
@@ -132,7 +143,7 @@ async def test_an_installation_from_before_gets_its_rsa_key_announced(new_node: 
 async def test_an_algorithm_that_somebody_asks_for_has_one_first_key(new_node: NewNode) -> None:
     nodes = [new_node() for _ in range(3)]
     await asyncio.gather(*(node.load() for node in nodes))
-    await asyncio.gather(*(node.introduce(EDDSA) for node in nodes))
+    await asyncio.gather(*(insisting(partial(node.introduce, EDDSA)) for node in nodes))
     assert [key.algorithm for key in nodes[0].published()].count(EDDSA) == 1
     await nodes[0].introduce(EDDSA)
     assert [key.algorithm for key in nodes[0].published()].count(EDDSA) == 1

@@ -22,12 +22,12 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from authserver import clock, migrations, pruning
 from authserver.audit import AuditEvent
-from authserver.clients.models import Client, UsedAssertion
+from authserver.clients.models import Client, PushedRequest, UsedAssertion
 from authserver.db import Base
 from authserver.keys.models import SigningKey
 from authserver.pruning import Elsewhere
 from authserver.services import Services
-from authserver.sessions.models import UserSession
+from authserver.sessions.models import AuthorizationCode, BrowserSession, UserSession
 from authserver.settings import Settings
 from authserver.tokens import copy
 from authserver.tokens.denylist import token_entry
@@ -40,10 +40,11 @@ from tests.servers import Postgres
 from tests.stores import Backend, Stores
 
 TABLES: list[type[Base]] = [
-    UserSession, DenylistEntry, AccountAttempts, KnownAddress, UsedAssertion, SigningKey, AuditEvent,
+    UserSession, DenylistEntry, AccountAttempts, KnownAddress, UsedAssertion, PushedRequest, BrowserSession,
+    AuthorizationCode, SigningKey, AuditEvent,
 ]  # fmt: skip
 DENYLIST = copy.KEY
-NEVER_PRUNED = {"users", "clients", "denylist_state"}
+NEVER_PRUNED = {"users", "clients", "denylist_state", "consents", "logout_notices"}  # notices go when they are told
 ONLY_POSTGRES = pytest.mark.parametrize("backend", ["postgres"], indirect=True, scope="session")
 PATIENCE_SECONDS = 30.0
 
@@ -95,6 +96,15 @@ async def fill(house: Services, age: timedelta, how_many: int) -> None:
             address = {"address": str(uuid4()), "blocked_until": then, "last_success_at": then}
             tx.add(KnownAddress(user_id=user.id, **address))
             tx.add(UsedAssertion(key=str(uuid4()), expires_at=then))
+            tx.add(PushedRequest(handle_hash=str(uuid4()), client_id=app.id, parameters={}, expires_at=then))
+            browser = BrowserSession(user_id=user.id, cookie_hash=str(uuid4()), generation=0, amr="pwd")
+            browser.authenticated_at = browser.expires_at = then
+            tx.add(browser)
+            code = AuthorizationCode(
+                code_hash=str(uuid4()), client_id=app.id, user_id=user.id, generation=0, browser_session_id=uuid4()
+            )
+            code.scope, code.amr, code.authenticated_at, code.expires_at = "openid", "pwd", then, then
+            tx.add(code)
             key = {"alg": "ES256", "public_jwk": {}, "encrypted_private_jwk": b"", "signs_from": then}
             tx.add(SigningKey(kid=str(uuid4()), verifies_until=then, **key))
             tx.add(AuditEvent(event="test", at=then))
@@ -147,7 +157,8 @@ async def test_a_date_that_is_over_by_less_than_the_grace_is_not_over(house: Ser
     await fill(house, grace - timedelta(seconds=60), how_many=1)
     assert await prune(house) == {}
     await fill(house, grace + timedelta(seconds=60), how_many=1)
-    gone = {"sessions": 1, "denylist_entries": 1, "used_assertions": 1, "signing_keys": 1}  # the others are kept longer
+    at_once = ("sessions", "denylist_entries", "used_assertions", "signing_keys", "browser_sessions", "pushed_requests")
+    gone = dict.fromkeys(at_once, 1)  # the others are kept longer
     assert await prune(house) == gone
 
 
@@ -348,7 +359,7 @@ async def test_a_server_prunes_by_itself(own: Settings, house: Services) -> None
     async with application.running(busy) as app, client_of(app) as client:
 
         async def are_gone() -> bool:
-            return await counted(house) == [0] * 5 + [2, 2]  # the application has made itself keys, and said so
+            return await counted(house) == [0] * 8 + [2, 2]  # the application has made itself keys, and said so
 
         await until(are_gone)
         metrics = (await client.get("/metrics")).text

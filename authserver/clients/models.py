@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID, uuid4
 
-from sqlalchemy import JSON, LargeBinary, String
+from sqlalchemy import JSON, LargeBinary, String, false, true
 from sqlalchemy.orm import Mapped, mapped_column
 
 from authserver import clock
@@ -39,6 +39,27 @@ class Client(Base):
     audience: Mapped[list[str]] = mapped_column(JSON, default=list)
     """Whom its access tokens are for, besides this server itself."""
     redirect_uris: Mapped[list[str]] = mapped_column(JSON, default=list)
+    post_logout_redirect_uris: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
+    """Where a browser may be sent after it has signed out (RP-Initiated Logout §3.1)."""
+    backchannel_logout_uri: Mapped[str | None] = mapped_column(String(2000))
+    """Where it hears that a sign-in has ended (Back-Channel Logout §2.2)."""
+    require_pkce: Mapped[bool] = mapped_column(default=True, server_default=true())
+    """Asked of a public client in any case."""
+    require_pushed_requests: Mapped[bool] = mapped_column(default=False, server_default=false())
+    """RFC 9126 §6."""
+    require_signed_requests: Mapped[bool] = mapped_column(default=False, server_default=false())
+    """RFC 9101 §10.5."""
+    is_trusted: Mapped[bool] = mapped_column(default=False, server_default=false())
+    """The operator's own: nobody is asked for consent."""
+    default_max_age: Mapped[int | None]
+    """Seconds since the last sign-in after which people must prove themselves again, where a request names none."""
+    id_token_alg: Mapped[str] = mapped_column(String(10), default="RS256", server_default="RS256")
+    userinfo_alg: Mapped[str | None] = mapped_column(String(10))
+    """None: /userinfo answers with plain JSON."""
+    uri: Mapped[str | None] = mapped_column(String(2000))
+    """Its own page, for people, as the next two."""
+    policy_uri: Mapped[str | None] = mapped_column(String(2000))
+    tos_uri: Mapped[str | None] = mapped_column(String(2000))
     may_introspect: Mapped[bool] = mapped_column(default=False)
     """May see every token, not only its own and those made for it."""
     is_active: Mapped[bool] = mapped_column(default=True)
@@ -72,3 +93,15 @@ class UsedAssertion(Base):
     """A hash of client and `jti`."""
     expires_at: Mapped[datetime] = mapped_column(UTCDateTime, index=True)
     """The assertion is refused from then on anyway."""
+
+
+class PushedRequest(Base):
+    """An authorization request that a client has pushed before it sends the browser (RFC 9126)."""
+
+    __tablename__ = "pushed_requests"
+
+    handle_hash: Mapped[str] = mapped_column(String(64), primary_key=True)
+    """Of the random part of the `request_uri`."""
+    client_id: Mapped[str] = mapped_column(String(64))
+    parameters: Mapped[dict[str, str]] = mapped_column(JSON)
+    expires_at: Mapped[datetime] = mapped_column(UTCDateTime, index=True)

@@ -49,6 +49,19 @@ class SignIn:
     """Of the access token to be signed."""
     access_expires_at: datetime
     refresh_token: str | None
+    audience: list[str] | None = None
+    """Whom its access tokens are for; None: whom the client's are for."""
+    userinfo_claims: list[str] | None = None
+    authenticated: "Authenticated | None" = None
+
+
+@dataclass(frozen=True)
+class Authenticated:
+    """How and when a user has proved, in a browser, who they are."""
+
+    at: datetime
+    amr: str
+    """Separated by spaces (RFC 8176)."""
 
 
 @dataclass(frozen=True)
@@ -94,18 +107,23 @@ class Sessions:
         refreshable: bool,
         ip: str | None,
         user_agent: str | None,
+        session_id: UUID | None = None,
+        browser_session_id: UUID | None = None,
+        authenticated: Authenticated | None = None,
+        audience: list[str] | None = None,
+        userinfo_claims: list[str] | None = None,
         tx: AsyncSession | None = None,
     ) -> SignIn | None:
         """Begin a session; None if the user or the client has been switched off, or the user's generation has changed.
 
         One statement decides that and writes the row, so whatever ends sign-ins comes before it and is seen, or after
-        it and ends this one too.
+        it and ends this one too. `session_id` is made here unless given.
         """
         now = clock.now()
         max_expires_at = now + self._max_life
         access_expires_at = min(now + self._access_life, max_expires_at)
         token = refresh_token.first() if refreshable else None
-        session_id, jti = uuid4(), access_token.new_jti()
+        session_id, jti = session_id or uuid4(), access_token.new_jti()
         row = await self._db.ask(
             statements.START,
             {
@@ -123,6 +141,11 @@ class Sessions:
                 "now": now,
                 "idle_until": min(now + self._idle_life, max_expires_at) if refreshable else access_expires_at,
                 "max_expires_at": max_expires_at,
+                "browser_session_id": browser_session_id,
+                "audience": audience,
+                "userinfo_claims": userinfo_claims,
+                "authenticated_at": authenticated and authenticated.at,
+                "amr": authenticated and authenticated.amr,
             },
             tx,
         )
@@ -137,6 +160,9 @@ class Sessions:
             jti=jti,
             access_expires_at=access_expires_at,
             refresh_token=refresh_token.write(self._key, token) if token else None,
+            audience=audience,
+            userinfo_claims=userinfo_claims,
+            authenticated=authenticated,
         )
 
     async def rotate(self, text: str, client_id: str) -> SignIn | None:
@@ -174,6 +200,9 @@ class Sessions:
             jti=row["token_jti"],
             access_expires_at=min(access_expires_at, row["max_expires_at"]),
             refresh_token=refresh_token.write(self._key, token.successor()),
+            audience=row["audience"],
+            userinfo_claims=row["userinfo_claims"],
+            authenticated=_authenticated(row["authenticated_at"], row["amr"]),
         )
 
     async def _retried_or_reused(self, tx: AsyncSession, text: str, client_id: str) -> SignIn | None:
@@ -199,6 +228,9 @@ class Sessions:
                 jti=access_token.new_jti(),
                 access_expires_at=min(now + self._access_life, session.tokens_expire_at),
                 refresh_token=refresh_token.write(self._key, found.token.successor()),
+                audience=session.audience,
+                userinfo_claims=session.userinfo_claims,
+                authenticated=_authenticated(session.authenticated_at, session.amr),
             )
         metrics.REFRESH_REUSES.inc()
         await self.end(tx, UserSession.id == session.id, because="reuse")
@@ -292,3 +324,7 @@ class Sessions:
         last_exp = clock.now() + self._client_memory + self._access_life
         await self._denylist.deny(tx, {session_entry(client.own_session_id): last_exp})
         client.own_session_id = uuid4()
+
+
+def _authenticated(at: datetime | None, amr: str | None) -> Authenticated | None:
+    return None if at is None or amr is None else Authenticated(at, amr)

@@ -4,6 +4,7 @@ from datetime import datetime
 from typing import cast
 
 from sqlalchemy import (
+    JSON,
     BindParameter,
     ColumnElement,
     Integer,
@@ -57,6 +58,7 @@ START = Statement(
         [
             "id", "user_id", "client_id", "grant", "scope", "token_jti", "tokens_expire_at", "refresh_hash",
             "generation", "ip", "user_agent", "created_at", "last_used_at", "expires_at", "max_expires_at",
+            "browser_session_id", "audience", "userinfo_claims", "authenticated_at", "amr",
         ],
         select(
             bindparam("session_id", type_=Uuid),
@@ -74,6 +76,11 @@ START = Statement(
             _date("now"),
             _date("idle_until"),
             _date("max_expires_at"),
+            bindparam("browser_session_id", type_=Uuid),
+            bindparam("audience", type_=JSON(none_as_null=True)),
+            bindparam("userinfo_claims", type_=JSON(none_as_null=True)),
+            _date("authenticated_at"),
+            bindparam("amr", type_=String),
         )
         .select_from(User)
         .join(Client, Client.id == bindparam("of_client", type_=String))
@@ -114,6 +121,10 @@ ROTATE = Statement(
         UserSession.scope,
         UserSession.token_jti,
         UserSession.max_expires_at,
+        UserSession.audience,
+        UserSession.userinfo_claims,
+        UserSession.authenticated_at,
+        UserSession.amr,
     )
     .execution_options(synchronize_session=False)
 )

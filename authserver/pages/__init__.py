@@ -1,0 +1,1 @@
+"""Pages for people in browsers: they meet oauth/ only through URLs and the database."""
