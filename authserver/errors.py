@@ -4,6 +4,7 @@ AuthserverError
 ├── StoreUnavailable        a database or Redis that must be asked cannot be: 503, never a guess
 ├── Busy                    the password-hashing queue is full: 503
 ├── TooManyAttempts         throttled: 429
+├── ShownToPerson           what must not go to a client: a page for the person at the browser, 400
 └── Problem                 an answer of the JSON endpoints, RFC 9457 (one subclass a `type`)
     ├── InvalidInput        422, with `errors: [{pointer, detail}]`
     ├── BadRequest          400
@@ -52,6 +53,17 @@ class TooManyAttempts(AuthserverError):
         super().__init__(what)
         self.what = what
         self.retry_after = max(1, retry_after)
+
+
+class ShownToPerson(AuthserverError):
+    """An authorization request that nobody may be sent back with: no client or redirect URI that could be trusted.
+
+    `error` is a code that the pages have a sentence for; `reason` is for the log.
+    """
+
+    def __init__(self, error: str, reason: str) -> None:
+        super().__init__(reason)
+        self.error = error
 
 
 @dataclass(frozen=True)
