@@ -12,13 +12,12 @@ import orjson
 from joserfc import jws
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, KeyBase, OctKey, OKPKey, RSAKey
-from joserfc.jws import JWSRegistry
-from typing_extensions import override
 
 from authserver import clock, opaque
 from authserver.clients import jwks
 from authserver.clients.authentication import MAX_ID_CHARACTERS
 from authserver.clients.models import Client
+from authserver.keys.signing import Registry
 from authserver.oauth import errors
 from authserver.oauth.errors import Refusal
 from authserver.oauth.request import Form, Head
@@ -39,15 +38,10 @@ _HEADER_TYPES = frozenset({None, "jwt", "client-authentication+jwt"})
 _KEY_TYPES: dict[str, type[ECKey | RSAKey | OKPKey]] = {"EC": ECKey, "RSA": RSAKey, "OKP": OKPKey}
 
 
-class _Registry(JWSRegistry):
+class _Registry(Registry):
     """How joserfc reads what others have written: certificates in the header (`x5c`) make it long."""
 
     max_header_length = _MAX_CHARACTERS
-
-    @override
-    def get_alg(self, name: str) -> Any:
-        """Return the algorithm; EdDSA without a warning at each use: RFC 9864 renamed it, clients still say it."""
-        return self.algorithms[name] if name == "EdDSA" else super().get_alg(name)
 
 
 _REGISTRY = _Registry(algorithms=ALGORITHMS, strict_check_header=False)
