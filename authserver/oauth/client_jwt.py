@@ -4,35 +4,27 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any
 
-import orjson
 from joserfc import jws
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, KeyBase, OctKey, OKPKey, RSAKey
-from joserfc.jws import JWSRegistry
-from typing_extensions import override
 
-from authserver import clock, opaque
+from authserver import clock
 from authserver.clients import jwks
 from authserver.clients.models import Client
+from authserver.keys.signing import Registry, unverified
 from authserver.services import Services
 
 BY_SECRET = "HS256"
 ALGORITHMS = [name for names in jwks.ALGORITHMS.values() for name in names] + [BY_SECRET]
 LEEWAY_SECONDS = 60
 """For clients whose clock is ahead."""
-_MAX_CHARACTERS = 8192
 _KEY_TYPES: dict[str, type[ECKey | RSAKey | OKPKey]] = {"EC": ECKey, "RSA": RSAKey, "OKP": OKPKey}
 
 
-class _Registry(JWSRegistry):
+class _Registry(Registry):
     """How joserfc reads what others have written: certificates in the header (`x5c`) make it long."""
 
-    max_header_length = _MAX_CHARACTERS
-
-    @override
-    def get_alg(self, name: str) -> Any:
-        """Return the algorithm; EdDSA without a warning at each use: RFC 9864 renamed it, clients still say it."""
-        return self.algorithms[name] if name == "EdDSA" else super().get_alg(name)
+    max_header_length = 8192
 
 
 _REGISTRY = _Registry(algorithms=ALGORITHMS, strict_check_header=False)
@@ -69,13 +61,8 @@ class Jwt:
 
 def read(text: str) -> Jwt | None:
     """Return header and claims of what may be a JWS."""
-    if len(text) > _MAX_CHARACTERS or text.count(".") != 2 or not text.isascii():
-        return None
-    try:
-        header, claims = (orjson.loads(opaque.b64decode(part)) for part in text.split(".")[:2])
-    except ValueError:
-        return None
-    return Jwt(text, header, claims) if isinstance(header, dict) and isinstance(claims, dict) else None
+    parts = unverified(text)
+    return None if parts is None else Jwt(text, *parts)
 
 
 def is_signed_by(services: Services, client: Client, token: Jwt) -> bool:
