@@ -20,6 +20,7 @@ from authserver.settings import Settings
 from authserver.throttle import Throttle
 from authserver.tokens.access_token import AccessTokens
 from authserver.tokens.denylist import Denylist
+from authserver.tokens.id_token import IdTokens
 from authserver.users.passwords import Hasher
 
 log = logging.getLogger(__name__)
@@ -40,6 +41,7 @@ class Services:
     clients: Clients
     keyring: Keyring
     access_tokens: AccessTokens
+    id_tokens: IdTokens
     denylist: Denylist
     sessions: Sessions
     browser_sessions: BrowserSessions
@@ -61,6 +63,7 @@ class Services:
             clients=Clients(settings, db),
             keyring=keyring,
             access_tokens=AccessTokens(settings, keyring),
+            id_tokens=IdTokens(settings, keyring),
             denylist=denylist,
             sessions=sessions,
             browser_sessions=BrowserSessions(settings, db, sessions),

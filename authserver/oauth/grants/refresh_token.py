@@ -34,4 +34,4 @@ async def refresh_token(services: Services, asked: Asked) -> Response | Refusal:
     scope = scopes.granted(form.get("scope"), sign_in.scope.split(" "))
     if scope is None:  # of a retry, which writes nothing
         return errors.INVALID_SCOPE
-    return token_response(services, client, sign_in, scope)
+    return await token_response(services, client, sign_in, scope)
