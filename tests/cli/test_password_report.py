@@ -11,7 +11,7 @@ from authserver.clients import registration
 from authserver.services import Services
 from authserver.sessions.models import UserSession
 from tests.cli.conftest import Run
-from tests.factories import App, NewClient, NewUser, basic, sign_in
+from tests.factories import App, NewClient, NewUser, sign_in
 
 
 async def reported(run: Run, app: App) -> dict[str, Any] | None:
@@ -100,8 +100,8 @@ async def test_a_program_that_uses_a_persons_password_is_told_of_client_credenti
     assert entry
     assert entry["change"].startswith("One user only.")
     await do(run, entry["command"])
-    token = await client.post("/token", data={"grant_type": "client_credentials"}, auth=basic(app))
-    assert token.status_code == 200
+    shown = (await run("clients", "show", app.client_id, "--json")).json
+    assert shown["grants"] == ["client_credentials", "password", "refresh_token"]
 
 
 async def test_other_grants_are_not_in_it(
