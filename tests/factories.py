@@ -45,8 +45,13 @@ def new_client(services: Services) -> NewClient:
     """Register a client: `app = await new_client(is_public=True)`; it may do all unless the test says otherwise."""
 
     async def make(
-        grants: Sequence[str] = ("password", "refresh_token"), is_active: bool = True, **changes: Any
+        grants: Sequence[str] = ("password", "refresh_token"),
+        is_active: bool = True,
+        is_public: bool = False,
+        **changes: Any,
     ) -> App:
+        if is_public:
+            changes["auth_method"] = "none"
         new = registration.NewClient(name="A client of the tests", grants=grants, **changes)
         async with services.db.write() as tx:
             made, secret = registration.create(tx, services.clients, new)

@@ -4,7 +4,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from authserver import services
-from authserver.clients.registration import DEFAULT_SCOPES
+from authserver.clients.metadata import DEFAULT_SCOPES
 from authserver.oauth import client_assertion
 from authserver.oauth.grants import GRANTS
 from authserver.oauth.jwks import cacheable
