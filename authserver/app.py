@@ -4,19 +4,20 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import ExceptionHandler
 
 import authserver
-from authserver import account, docs_ui, health, problems
+from authserver import account, docs_ui, health, pages, problems
 from authserver.clients import demo
 from authserver.cors import CORS
-from authserver.errors import AuthserverError
+from authserver.errors import AuthserverError, Busy, ShownToPerson, StoreUnavailable, TooManyAttempts
 from authserver.fast_lane import FastLane
 from authserver.oauth.errors import http_error_response
 from authserver.oauth.router import ENDPOINTS, FORM_PATHS
@@ -51,10 +52,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(account.router)
     app.include_router(health.router)
     app.router.routes.extend(docs_ui.routes(settings))
+    pages.install(app, settings)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     problems.install(app)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(Exception, _bug)
+    _show_errors_to_people(app)
     routed = FastLane(app.build_middleware_stack(), ENDPOINTS, app.exception_handlers)
     app.middleware_stack = Requests(CORS(routed, settings) if settings.cors_origins else routed, settings)
     return app
@@ -84,7 +87,7 @@ async def _preparing(services: Services) -> AsyncIterator[None]:
 async def _prepare(services: Services) -> None:
     await services.keyring.load()
     if services.settings.is_development:
-        await demo.ensure(services.db)
+        await demo.ensure(services.db, services.settings)
 
 
 async def _prepare_later(services: Services) -> None:
@@ -112,6 +115,22 @@ async def _bug(request: Request, error: Exception) -> Response:
     if request.url.path in FORM_PATHS:
         return http_error_response(500)
     return problems.bug(request, error)
+
+
+def _show_errors_to_people(app: FastAPI) -> None:
+    """Answer with a page where people are, and as before everywhere else."""
+
+    def shown(otherwise: ExceptionHandler) -> ExceptionHandler:
+        async def handle(request: Request, error: Exception) -> Response:
+            if pages.is_for_people(request.url.path):
+                return pages.error_response(request, error)
+            return cast("Response", await otherwise(request, error))  # type: ignore[misc, arg-type]
+
+        return handle
+
+    for kind in (HTTPException, Exception, StoreUnavailable, Busy, TooManyAttempts):
+        app.add_exception_handler(kind, shown(app.exception_handlers[kind]))
+    app.add_exception_handler(ShownToPerson, shown(_bug))
 
 
 def _openapi(app: FastAPI) -> dict[str, Any]:

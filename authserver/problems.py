@@ -105,7 +105,7 @@ def http_error(request: Request, error: HTTPException) -> Response:
     """Translate what the framework refuses: an unknown path, a wrong method."""
     kind = _FOR_STATUS.get(error.status_code, BadRequest if error.status_code < 500 else Problem)
     details = {404: "There is nothing at this address.", 405: "Use one of the methods in the Allow header."}
-    headers = {"Allow": ", ".join(_methods(request))} if error.status_code == 405 else dict(error.headers or {})
+    headers = {"Allow": ", ".join(methods(request))} if error.status_code == 405 else dict(error.headers or {})
     return response(request, kind(details.get(error.status_code, f"{kind.title}."), headers))
 
 
@@ -115,7 +115,7 @@ def bug(request: Request, error: Exception) -> Response:
     return response(request, Problem("The server made a mistake. The log has it under the request_id."))
 
 
-def _methods(request: Request) -> list[str]:
+def methods(request: Request) -> list[str]:
     """Return all methods of an address (RFC 9110 §15.5.6); the framework names those of the first route it found."""
 
     def serves(method: str) -> bool:

@@ -61,6 +61,7 @@ class Settings(BaseSettings):
     refresh_token_idle_seconds: int = Field(14 * 86_400, ge=60, description="A session unused for so long ends.")
     session_max_seconds: int = Field(90 * 86_400, ge=60, description="A session ends then, however much it is used.")
     browser_session_seconds: int = Field(14 * 86_400, ge=60, description="A browser is signed in for so long.")
+    authorization_code_seconds: int = Field(60, ge=1, le=600, description="In which a client must redeem a code.")
     refresh_retry_seconds: int = Field(10, ge=0, le=300, description="A just-used refresh token still gets its answer.")
     client_cache_seconds: float = Field(1.0, ge=0, le=60, description="Introspection may see a client as it was then.")
     jwks_max_age_seconds: int = Field(300, ge=0, description="How long others may keep our public keys.")
@@ -93,6 +94,7 @@ class Settings(BaseSettings):
     throttle_address_failures_per_minute: int = Field(100, ge=1, description="Wrong passwords from one address.")
     throttle_client_failures_per_minute: int = Field(1000, ge=1, description="Wrong passwords through one client.")
     throttle_client_secret_failures_per_minute: int = Field(60, ge=1, description="Wrong secrets from one address.")
+    throttle_pushed_requests_per_minute: int = Field(120, ge=1, description="Of public clients, from one address.")
     throttle_registrations_per_minute: int = Field(120, ge=1, description="Registrations tried from one address.")
 
     # The edge of the network
@@ -151,7 +153,7 @@ class Settings(BaseSettings):
             secret = self.secret_key.get_secret_value()
             if secret == DEVELOPMENT_SECRET_KEY or len(secret) < 32:
                 raise ValueError("production needs a SECRET_KEY of its own, 32 characters or more")
-            if urlsplit(self.issuer).scheme == "http" and not _is_loopback(urlsplit(self.issuer).hostname or ""):
+            if urlsplit(self.issuer).scheme == "http" and not is_loopback(urlsplit(self.issuer).hostname or ""):
                 raise ValueError("production needs an https ISSUER (http is for loopback only)")
             if self.debug:
                 raise ValueError("production does not run with DEBUG")
@@ -194,7 +196,8 @@ def _one_line(error: Any) -> str:
     return f"{_PREFIX}{where.upper()}: {message}" if where else message
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Tell whether a host is this machine, by its name or address."""
     if host == "localhost":
         return True
     try:

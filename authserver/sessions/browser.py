@@ -4,13 +4,15 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID, uuid4
 
-from sqlalchemy import ColumnElement, String, bindparam, delete, select
+from sqlalchemy import ColumnElement, String, and_, bindparam, delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from authserver import clock, opaque
 from authserver.db import Database, UTCDateTime
+from authserver.sessions import logout_notices
 from authserver.sessions.lifecycle import Sessions
-from authserver.sessions.models import BrowserSession, UserSession
+from authserver.sessions.models import BrowserSession, Consent, UserSession
+from authserver.sessions.statements import has_scope, is_alive
 from authserver.settings import Settings
 from authserver.statement import Statement
 from authserver.users.models import User
@@ -27,8 +29,11 @@ _FIND = Statement(
         BrowserSession.amr,
         User.username,
         User.email,
+        Consent.scope.label("consent_scope"),
+        Consent.given_at.label("consent_given_at"),
     )
     .join(User, User.id == BrowserSession.user_id)
+    .outerjoin(Consent, and_(Consent.user_id == User.id, Consent.client_id == bindparam("for_client", type_=String)))
     .where(
         BrowserSession.cookie_hash == bindparam("cookie_hash", type_=String),
         BrowserSession.expires_at > bindparam("now", type_=UTCDateTime),
@@ -51,6 +56,9 @@ class SignedIn:
     authenticated_at: datetime
     amr: str
     """How they proved it, separated by spaces (RFC 8176)."""
+    consent_scope: str | None
+    """What they allow the client that was asked about, and since when they do."""
+    consent_given_at: datetime | None
 
 
 class BrowserSessions:
@@ -61,11 +69,15 @@ class BrowserSessions:
         self._sessions = sessions
         self._life = timedelta(seconds=settings.browser_session_seconds)
 
-    async def find(self, cookie: str) -> SignedIn | None:
-        """Return who is signed in; None for a cookie of nobody (any more). StoreUnavailable if nobody knows."""
+    async def find(self, cookie: str, client_id: str | None = None) -> SignedIn | None:
+        """Return who is signed in, with what they allow a client; None for a cookie of nobody (any more).
+
+        StoreUnavailable if nobody knows.
+        """
         if not cookie.startswith(_COOKIE_PREFIX):
             return None
-        row = await self._db.ask(_FIND, {"cookie_hash": _hash(cookie), "now": clock.now()})
+        values = {"cookie_hash": _hash(cookie), "for_client": client_id, "now": clock.now()}
+        row = await self._db.ask(_FIND, values)
         return None if row is None else SignedIn(row.pop("id"), **row)
 
     def start(
@@ -109,13 +121,16 @@ class BrowserSessions:
     async def end(self, tx: AsyncSession, *which: ColumnElement[bool], because: str) -> int:
         """Sign out the browsers that meet the conditions, and what came from them, save what may live offline.
 
+        The clients of that hear of the logout too, and may go on (Back-Channel Logout §2.7).
         `tx` comes from `denylist.revoking()`. Returns how many browsers they were.
         """
         query = delete(BrowserSession).where(*which).returning(BrowserSession.id)
         ended = (await tx.scalars(query.execution_options(synchronize_session=False))).all()
         if ended:
             came_from_them = UserSession.browser_session_id.in_(ended)
-            await self._sessions.end(tx, came_from_them, ~_is_offline(), because=because)
+            await self._sessions.end(tx, came_from_them, ~has_scope(OFFLINE), because=because)
+            lives_on = is_alive(clock.now())
+            await logout_notices.write(self._db, tx, came_from_them, has_scope(OFFLINE), lives_on)
         return len(ended)
 
     async def alive(self, tx: AsyncSession, user_id: UUID) -> list[BrowserSession]:
@@ -131,10 +146,6 @@ class BrowserSessions:
             .order_by(BrowserSession.created_at.desc())
         )
         return list(await tx.scalars(query))
-
-
-def _is_offline() -> ColumnElement[bool]:
-    return (" " + UserSession.scope + " ").contains(f" {OFFLINE} ")
 
 
 def _hash(cookie: str) -> str:

@@ -48,19 +48,22 @@ async def verify_password(
     identifier: str,
     password: str,
     ip: str | None,
-    client_id: str,
+    client_id: str | None,
 ) -> VerifiedPassword | None:
     """Return who it is, by username or e-mail address and password; None for everything that is not right.
 
+    `client_id`: who passed it on, and is counted too; None at our own pages, where that would be everybody together.
     Raises TooManyAttempts before anything is hashed, Busy when too many hashes wait, StoreUnavailable.
     """
     address = address_key(ip)
     await throttle.check(PASSWORDS_BY_ADDRESS, address)
-    await throttle.check(PASSWORDS_BY_CLIENT, client_id)
+    if client_id is not None:
+        await throttle.check(PASSWORDS_BY_CLIENT, client_id)
     verified = await _verify(db, hasher, settings, who=identifier, password=password, address=address)
     if verified is None:
         await throttle.count(PASSWORDS_BY_ADDRESS, address)
-        await throttle.count(PASSWORDS_BY_CLIENT, client_id)
+        if client_id is not None:
+            await throttle.count(PASSWORDS_BY_CLIENT, client_id)
     return verified
 
 
