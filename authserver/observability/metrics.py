@@ -56,6 +56,12 @@ SESSIONS_STARTED = _counter("sessions_started_total", "Sign-ins.")
 SESSIONS_REVOKED = _counter("sessions_revoked_total", "Sessions ended before their time.", "reason")
 REFRESH_RETRIES = _counter("refresh_retries_total", "Just-used refresh tokens that got their successor once more.")
 REFRESH_REUSES = _counter("refresh_reuses_total", "Spent refresh tokens that came back: their session was ended.")
+LOGOUT_NOTICES = _counter(
+    "logout_notices_total", "Notices of logout sent to clients: delivered, failed (tried again) or given_up.", "outcome"
+)
+LOGOUT_NOTICES_WAITING = _gauge(
+    "logout_notices_waiting", "Notices of logout that are not delivered yet.", workers="livemostrecent"
+)
 
 DENYLIST_ANSWERS = _counter(
     "denylist_answers_total", "Who said whether a token is revoked: redis or database.", "source"
@@ -105,6 +111,8 @@ for _outcome in ("active", "inactive"):
     INTROSPECTIONS.labels(_outcome)
 for _outcome in ("written", "failed"):
     DENYLIST_WRITES.labels(_outcome)
+for _outcome in ("delivered", "failed", "given_up"):
+    LOGOUT_NOTICES.labels(_outcome)
 
 
 def count_request(route: str, method: str, status: int, seconds: float) -> None:

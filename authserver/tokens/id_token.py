@@ -40,7 +40,7 @@ class IdTokens:
 
     async def prepare(self, algorithm: str) -> None:
         """See to it that `issue` can sign; StoreUnavailable while it cannot, which is for minutes with a first key."""
-        name = _known(algorithm)
+        name = known(algorithm)
         await self._keyring.introduce(name)
         self._keyring.signing_key(name)
 
@@ -59,7 +59,7 @@ class IdTokens:
         more: Mapping[str, object] | None = None,
     ) -> str:
         """Return the signed token, of an access token that it is sent with; `more` are claims that were asked for."""
-        name = _known(algorithm)
+        name = known(algorithm)
         claims: dict[str, Any] = {
             **(more or {}),
             "iss": self._issuer,
@@ -95,7 +95,7 @@ class IdTokens:
         return Hint(*cast("list[str]", texts)) if key is not None and is_signed(key, token) else None
 
 
-def _known(algorithm: str) -> Algorithm:
+def known(algorithm: str) -> Algorithm:
     """Return the algorithm that a client is registered for, which registration has looked at."""
     (name,) = (known for known in ALGORITHMS if known == algorithm)
     return name
