@@ -14,6 +14,7 @@ from authserver.db import Database
 from authserver.keys.keyring import Keyring
 from authserver.pruning import Pruner
 from authserver.redis import Redis
+from authserver.sessions.authorization_code import AuthorizationCodes
 from authserver.sessions.browser import BrowserSessions
 from authserver.sessions.lifecycle import Sessions
 from authserver.sessions.logout_delivery import LogoutDelivery
@@ -47,6 +48,7 @@ class Services:
     denylist: Denylist
     sessions: Sessions
     browser_sessions: BrowserSessions
+    authorization_codes: AuthorizationCodes
     logout_delivery: LogoutDelivery
     pruner: Pruner
 
@@ -70,6 +72,7 @@ class Services:
             denylist=denylist,
             sessions=sessions,
             browser_sessions=BrowserSessions(settings, db, sessions),
+            authorization_codes=AuthorizationCodes(settings, db, denylist, sessions),
             logout_delivery=LogoutDelivery(settings, db, LogoutTokens(settings, keyring)),
             pruner=Pruner(settings, db, denylist),
         )

@@ -20,6 +20,7 @@ async def token_response(
     sign_in: SignIn,
     scope: str,
     *,
+    audience: list[str],
     nonce: str | None = None,
     id_token_claims: Sequence[str] | None = None,
 ) -> Response:
@@ -35,7 +36,7 @@ async def token_response(
         subject=user_id or client.id,
         client_id=client.id,
         scope=scope,
-        audience=client.audience if sign_in.audience is None else sign_in.audience,
+        audience=audience,
         session_id=str(sign_in.session_id),
         username=sign_in.username,
         userinfo_claims=sign_in.userinfo_claims,

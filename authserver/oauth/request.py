@@ -54,6 +54,12 @@ def read_head(headers: Sequence[tuple[bytes, bytes]]) -> Head:
 
 async def read_form(request: Request, head: Head) -> Form | Refusal:
     """Return the parameters, empty ones left out (RFC 6749 §3.2), or why the request is not read."""
+    body = await read_form_bytes(request, head)
+    return body if isinstance(body, Refusal) else parse_form(body)
+
+
+async def read_form_bytes(request: Request, head: Head) -> bytes | Refusal:
+    """Return the form as it came, at most `MAX_BYTES`, or why it is not read."""
     if not _is_form(head):
         return errors.NOT_A_FORM
     announced = head.content_length
@@ -65,7 +71,7 @@ async def read_form(request: Request, head: Head) -> Form | Refusal:
         return errors.MALFORMED.because("the client went away")
     if body is None:
         return errors.TOO_LARGE
-    return parse_form(body)
+    return body
 
 
 def parse_form(body: bytes) -> Form | Refusal:

@@ -6,8 +6,10 @@ from typing import Any
 
 import orjson
 
-SCOPE_OF = {"preferred_username": "profile", "updated_at": "profile", "email": "email", "email_verified": "email"}
-"""The claims about a user that can be asked for, and the scope that each belongs to: consent is given to scopes."""
+from authserver.oauth.claims import BY_SCOPE
+
+SCOPE_OF = {name: scope for scope, names in BY_SCOPE.items() for name in names}
+"""The scope that each claim about a user belongs to: consent is given to scopes."""
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,16 @@
 """Requests that a client has pushed before it sends the browser: one row each, for one code (RFC 9126)."""
 
 from datetime import timedelta
+from typing import cast
 
 from sqlalchemy import String, Table, bindparam, delete, insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
-from typing import cast
 
 from authserver import clock, opaque
 from authserver.clients.models import PushedRequest
-from authserver.oauth.authorization import ticket
-from authserver.oauth.errors import Refusal
 from authserver.db import Database
+from authserver.oauth.authorization import ticket
+from authserver.statement import Statement
 
 URI_PREFIX = "urn:ietf:params:oauth:request_uri:"
 SECONDS = 60

@@ -13,6 +13,7 @@ from authserver.oauth.authorization.response import MODES, QUERY
 from authserver.oauth.errors import Refusal
 from authserver.sessions.authorization_code import Allowed
 from authserver.sessions.browser import OFFLINE
+from authserver.tokens.id_token import ACR
 
 NONE, LOGIN, CONSENT, SELECT_ACCOUNT = "none", "login", "consent", "select_account"
 PROMPTS = (NONE, LOGIN, CONSENT, SELECT_ACCOUNT)
@@ -50,7 +51,7 @@ def checked(client: Client, values: Values) -> AuthorizationRequest | Refusal:
     wishes = claims.read(values.get("claims"))
     if wishes is None:
         return invalid_request("The parameter claims is not well-formed.")
-    if wishes.acr_values is not None:
+    if wishes.acr_values is not None and ACR not in wishes.acr_values:
         return refusals.UNMET_AUTHENTICATION
     scope = _scope(client, values)
     if scope is None:
@@ -66,7 +67,7 @@ def checked(client: Client, values: Values) -> AuthorizationRequest | Refusal:
             client_id=client.id,
             redirect_uri=values.get("redirect_uri"),
             scope=scope,
-            audience=granted,
+            audience=granted if "resource" in values else None,
             id_token_claims=list(wishes.id_token) or None,
             userinfo_claims=list(wishes.userinfo) or None,
             code_challenge=values.get("code_challenge"),
