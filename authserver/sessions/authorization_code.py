@@ -7,7 +7,7 @@ ends the session.
 
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import cast
+from typing import Any, cast
 from uuid import UUID, uuid4
 
 from sqlalchemy import Row, Select, String, Table, bindparam, insert, select, update
@@ -98,7 +98,7 @@ class AuthorizationCodes:
         return None
 
     async def _start(
-        self, tx: AsyncSession, code: AuthorizationCode, client: Client, session_id: UUID, ground: Row[str]
+        self, tx: AsyncSession, code: AuthorizationCode, client: Client, session_id: UUID, ground: Row[Any]
     ) -> SignIn | None:
         return await self._sessions.start(
             session_id=session_id,
@@ -144,6 +144,7 @@ def _ground(code: AuthorizationCode, client: Client) -> Select[str, str | None, 
     consent = (Consent.user_id == User.id) & (Consent.client_id == Client.id)
     query = (
         select(User.username, BrowserSession.ip, BrowserSession.user_agent, Consent.scope)
+        .select_from(User)
         .join(Client, Client.id == code.client_id)
         .join(BrowserSession, BrowserSession.user_id == User.id)
         .join(Consent, consent, isouter=client.is_trusted)
@@ -158,7 +159,7 @@ def _ground(code: AuthorizationCode, client: Client) -> Select[str, str | None, 
     return query.with_for_update(read=True, of=stands_on[:3] if client.is_trusted else stands_on)
 
 
-def _covers(ground: Row[str], scope: str) -> bool:
+def _covers(ground: Row[Any], scope: str) -> bool:
     """Tell whether what is allowed now covers what the code is for: it may have been withdrawn and given anew."""
     return ground.scope is None or set(scope.split(" ")) <= set(ground.scope.split(" "))
 
