@@ -87,7 +87,7 @@ async def _preparing(services: Services) -> AsyncIterator[None]:
 async def _prepare(services: Services) -> None:
     await services.keyring.load()
     if services.settings.is_development:
-        await demo.ensure(services.db)
+        await demo.ensure(services.db, services.settings)
 
 
 async def _prepare_later(services: Services) -> None:

@@ -6,7 +6,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from authserver.observability.requests import name_route
 from authserver.settings import Settings
 
-PATHS = frozenset({"/token", "/revoke", "/userinfo"})
+PATHS = frozenset({"/token", "/revoke", "/par", "/userinfo"})
 PREFIX = "/.well-known/"
 MAX_AGE_SECONDS = 3600
 

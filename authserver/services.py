@@ -14,12 +14,14 @@ from authserver.db import Database
 from authserver.keys.keyring import Keyring
 from authserver.pruning import Pruner
 from authserver.redis import Redis
+from authserver.sessions.authorization_code import AuthorizationCodes
 from authserver.sessions.browser import BrowserSessions
 from authserver.sessions.lifecycle import Sessions
 from authserver.settings import Settings
 from authserver.throttle import Throttle
 from authserver.tokens.access_token import AccessTokens
 from authserver.tokens.denylist import Denylist
+from authserver.tokens.id_token import IdTokens
 from authserver.users.passwords import Hasher
 
 log = logging.getLogger(__name__)
@@ -40,9 +42,11 @@ class Services:
     clients: Clients
     keyring: Keyring
     access_tokens: AccessTokens
+    id_tokens: IdTokens
     denylist: Denylist
     sessions: Sessions
     browser_sessions: BrowserSessions
+    authorization_codes: AuthorizationCodes
     pruner: Pruner
 
     @classmethod
@@ -61,9 +65,11 @@ class Services:
             clients=Clients(settings, db),
             keyring=keyring,
             access_tokens=AccessTokens(settings, keyring),
+            id_tokens=IdTokens(settings, keyring),
             denylist=denylist,
             sessions=sessions,
             browser_sessions=BrowserSessions(settings, db, sessions),
+            authorization_codes=AuthorizationCodes(settings, db, denylist, sessions),
             pruner=Pruner(settings, db, denylist),
         )
 

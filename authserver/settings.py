@@ -61,6 +61,7 @@ class Settings(BaseSettings):
     refresh_token_idle_seconds: int = Field(14 * 86_400, ge=60, description="A session unused for so long ends.")
     session_max_seconds: int = Field(90 * 86_400, ge=60, description="A session ends then, however much it is used.")
     browser_session_seconds: int = Field(14 * 86_400, ge=60, description="A browser is signed in for so long.")
+    authorization_code_seconds: int = Field(60, ge=1, le=600, description="In which a client must redeem a code.")
     refresh_retry_seconds: int = Field(10, ge=0, le=300, description="A just-used refresh token still gets its answer.")
     client_cache_seconds: float = Field(1.0, ge=0, le=60, description="Introspection may see a client as it was then.")
     jwks_max_age_seconds: int = Field(300, ge=0, description="How long others may keep our public keys.")
@@ -93,6 +94,7 @@ class Settings(BaseSettings):
     throttle_address_failures_per_minute: int = Field(100, ge=1, description="Wrong passwords from one address.")
     throttle_client_failures_per_minute: int = Field(1000, ge=1, description="Wrong passwords through one client.")
     throttle_client_secret_failures_per_minute: int = Field(60, ge=1, description="Wrong secrets from one address.")
+    throttle_pushed_requests_per_minute: int = Field(120, ge=1, description="Of public clients, from one address.")
     throttle_registrations_per_minute: int = Field(120, ge=1, description="Registrations tried from one address.")
 
     # The edge of the network

@@ -15,11 +15,14 @@ def cookie_name(settings: Settings, purpose: str = "session") -> str:
     return f"{prefix}authserver_{purpose}"
 
 
-async def who(request: Request) -> SignedIn | None:
-    """Return who is signed in in this browser, if anybody is. StoreUnavailable if nobody knows."""
+async def who(request: Request, client_id: str | None = None) -> SignedIn | None:
+    """Return who is signed in in this browser, if anybody is, with what they allow a client.
+
+    StoreUnavailable if nobody knows.
+    """
     house = services.of(request)
     cookie = request.cookies.get(cookie_name(house.settings))
-    found = await house.browser_sessions.find(cookie) if cookie else None
+    found = await house.browser_sessions.find(cookie, client_id) if cookie else None
     if found is not None:
         requests.note(user_id=str(found.user_id))
     return found

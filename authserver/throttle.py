@@ -26,6 +26,7 @@ PASSWORDS_BY_ADDRESS = "passwords-by-address"
 PASSWORDS_BY_CLIENT = "passwords-by-client"
 CLIENT_SECRETS = "client-secrets"
 REGISTRATIONS = "registrations"
+PUSHED_REQUESTS = "pushed-requests"
 
 _MAX_COUNTERS = 50_000
 Answer = TypeVar("Answer")
@@ -41,6 +42,7 @@ class Throttle:
             PASSWORDS_BY_ADDRESS: RateLimitItemPerMinute(settings.throttle_address_failures_per_minute),
             PASSWORDS_BY_CLIENT: RateLimitItemPerMinute(settings.throttle_client_failures_per_minute),
             CLIENT_SECRETS: RateLimitItemPerMinute(settings.throttle_client_secret_failures_per_minute),
+            PUSHED_REQUESTS: RateLimitItemPerMinute(settings.throttle_pushed_requests_per_minute),
             REGISTRATIONS: RateLimitItemPerMinute(settings.throttle_registrations_per_minute),
         }
         self._in_memory = FixedWindowRateLimiter(_Memory())

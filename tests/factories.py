@@ -6,15 +6,18 @@ import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import UUID
 
 import httpx
 import pytest
 
-from authserver import text
+from authserver import signed_in, text
 from authserver.clients import registration
 from authserver.services import Services
+from authserver.sessions import consents
 from authserver.users.models import User
+from tests.application import ISSUER
 
 PASSWORD = "correct horse battery staple"
 
@@ -45,8 +48,13 @@ def new_client(services: Services) -> NewClient:
     """Register a client: `app = await new_client(is_public=True)`; it may do all unless the test says otherwise."""
 
     async def make(
-        grants: Sequence[str] = ("password", "refresh_token"), is_active: bool = True, **changes: Any
+        grants: Sequence[str] = ("password", "refresh_token"),
+        is_active: bool = True,
+        is_public: bool = False,
+        **changes: Any,
     ) -> App:
+        if is_public:
+            changes["auth_method"] = "none"
         new = registration.NewClient(name="A client of the tests", grants=grants, **changes)
         async with services.db.write() as tx:
             made, secret = registration.create(tx, services.clients, new)
@@ -76,6 +84,22 @@ def new_user(services: Services) -> NewUser:
         return Person(user.id, name, email)
 
     return make
+
+
+async def signed_in_browser(services: Services, client: httpx.AsyncClient, user: Person, *, amr: str = "pwd") -> None:
+    """Sign the browser that `client` stands for in as somebody, without the pages."""
+    async with services.db.write() as tx:
+        row = await tx.get_one(User, user.id)
+        cookie = services.browser_sessions.start(
+            tx, user_id=user.id, generation=row.generation, amr=amr, ip="192.0.2.1", user_agent="A browser"
+        )
+    client.cookies.set(signed_in.cookie_name(services.settings), cookie, domain=urlsplit(ISSUER).hostname or "")
+
+
+async def agreed(services: Services, user: Person, app: App, scope: str = "openid profile email") -> None:
+    """Have somebody consent to what a client asks for, without the pages."""
+    async with services.db.write() as tx:
+        await consents.give(tx, user.id, app.client_id, scope)
 
 
 def basic(app: App) -> httpx.BasicAuth:

@@ -1,12 +1,11 @@
 """`authserver clients`: applications and resource servers."""
 
-import json
 from datetime import timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from authserver.cli import client_options as options
 from authserver.cli import ending, output, terminal
 from authserver.cli.command import command
 from authserver.cli.output import Answer
@@ -21,9 +20,6 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Applications and resource servers.", no_args_is_help=True)
 
 ClientId = Annotated[str, typer.Argument(metavar="CLIENT_ID", show_default=False)]
-KeyFile = Annotated[
-    Path, typer.Option("--jwks", exists=True, dir_okay=False, help="A file with its public keys (JWK set).")
-]
 _COLUMNS = ("client_id", "name", "grants", "scopes", "public", "introspect", "active")
 _ONCE = "The secret is shown this once."
 _DAY_SECONDS = 86_400
@@ -31,14 +27,12 @@ _DAY_SECONDS = 86_400
 
 @app.command()
 @command
+@options.with_columns
 async def create(
     services: "Services",
     *,
     name: Annotated[str, typer.Option(help="For people.")],
-    grant: Annotated[list[str] | None, typer.Option(help="password or refresh_token; may be repeated.")] = None,
-    scope: Annotated[list[str] | None, typer.Option(help="Default: openid, profile and email.")] = None,
-    redirect_uri: Annotated[list[str] | None, typer.Option(help="Where browsers may be sent back to.")] = None,
-    audience: Annotated[list[str] | None, typer.Option(help="A resource server that its tokens are for.")] = None,
+    client_id: Annotated[str | None, typer.Option(help="Made by the server unless given.")] = None,
     public: Annotated[
         bool, typer.Option("--public", help="It cannot keep a secret: an app on people's devices.")
     ] = False,
@@ -49,35 +43,53 @@ async def create(
             "private_key_jwt or none. Not given: by its secret, in Basic or in the body."
         ),
     ] = None,
-    jwks: KeyFile | None = None,
-    introspect: Annotated[bool, typer.Option("--introspect", help="It may ask about every access token.")] = False,
-    client_id: Annotated[str | None, typer.Option(help="Made by the server unless given.")] = None,
+    jwks: options.KeyFile | None = None,
+    **columns: Any,
 ) -> Answer:
     """Add a client and print its secret, once."""
     from sqlalchemy.exc import IntegrityError
 
     from authserver.clients import registration
 
-    new = registration.NewClient(
-        name=name,
-        grants=_words(grant),
-        scopes=_words(scope) or registration.DEFAULT_SCOPES,
-        redirect_uris=redirect_uri or (),
-        audience=audience or (),
-        is_public=public or auth_method == "none",
-        auth_method="private_key_jwt" if jwks and auth_method is None else auth_method,
-        jwks=_keys(jwks) if jwks else None,
-        may_introspect=introspect,
-        client_id=client_id,
-    )
+    if public and auth_method not in (None, "none"):
+        raise BadRequest("A public client, and no other, proves itself by none.")
+    columns = options.given(columns)
+    columns["client_id"] = client_id
+    columns["auth_method"] = "none" if public else "private_key_jwt" if jwks and not auth_method else auth_method
+    columns["jwks"] = options.key_set(jwks) if jwks else None
     try:
         async with services.db.write() as tx:
-            client, secret = registration.create(tx, services.clients, new)
+            client, secret = registration.create(tx, services.clients, registration.NewClient(name, **columns))
     except IntegrityError as taken:
         raise Conflict(f"There is a client {client_id} already.") from taken
-    if not client.grants and not introspect:
+    if not client.grants and not client.may_introspect:
         output.note("It has no grant: it can receive tokens of others, but gets none itself.")
+    await _introduce_keys(services, client)
     return _with_secret(client, secret, f"Client {client.id} has been created.")
+
+
+@app.command()
+@command
+@options.with_columns
+async def update(
+    services: "Services",
+    client_id: ClientId,
+    *,
+    name: Annotated[str | None, typer.Option(help="For people.")] = None,
+    without: options.Without = None,
+    **columns: Any,
+) -> Answer:
+    """Change what is given and leave the rest. A list that is given replaces the one before."""
+    from authserver.clients import registration
+
+    changes = options.given({"name": name, **columns}) | options.taken_away(without)
+    if not changes:
+        raise BadRequest("Nothing to change was given.")
+    async with services.db.write() as tx:
+        client = await locked(tx, client_id)
+        registration.change(tx, client, changes)
+    await _introduce_keys(services, client)
+    return Answer(_described(client), f"Client {client_id} has been changed.")
 
 
 @app.command("list")
@@ -125,11 +137,11 @@ async def rotate_secret(
 
 @app.command()
 @command
-async def set_keys(services: "Services", client_id: ClientId, jwks: KeyFile) -> Answer:
-    """Replace the public keys of a client that signs with its own. To change one without an outage, give both first."""
+async def set_keys(services: "Services", client_id: ClientId, jwks: options.KeyFile) -> Answer:
+    """Replace the public keys of a client that signs. To change one without an outage, give both first."""
     from authserver.clients import registration
 
-    keys = _keys(jwks)
+    keys = options.key_set(jwks)
     async with services.db.write() as tx:
         client = await locked(tx, client_id)
         registration.set_keys(tx, client, keys)
@@ -212,18 +224,16 @@ def _known(client: "Client | None", client_id: str) -> "Client":
     return client
 
 
-def _words(values: list[str] | None) -> list[str]:
-    """Take `--scope "openid email"` as `--scope openid --scope email`: that is how OAuth writes lists."""
-    return [word for value in values or () for word in value.split()]
-
-
-def _keys(file: Path) -> object:
-    """Read a key set; a key alone is a set of one."""
-    try:
-        document = json.loads(file.read_bytes())
-    except (ValueError, RecursionError) as invalid:
-        raise BadRequest(f"{file.name} is not JSON.") from invalid
-    return {"keys": [document]} if isinstance(document, dict) and "kty" in document else document
+async def _introduce_keys(services: "Services", client: "Client") -> None:
+    """See to it that there will be a key for what the client wants signed."""
+    if "EdDSA" in (client.id_token_alg, client.userinfo_alg):
+        await services.keyring.load()
+        await services.keyring.introduce("EdDSA")
+        (key,) = [key for key in services.keyring.published() if key.algorithm == "EdDSA"][-1:]
+        if services.keyring.state(key) == "announced":
+            output.note(
+                f"The first EdDSA key signs from {output.text(key.signs_from)} on; until then others refuse it."
+            )
 
 
 def _with_secret(client: "Client", secret: str | None, sentence: str) -> Answer:
@@ -247,6 +257,18 @@ def _described(client: "Client") -> dict[str, Any]:
         "live_secrets": int(client.secret_hash is not None) + int(client.old_secret_is_good),
         "old_secret_until": client.old_secret_until if client.old_secret_is_good else None,
         "keys": [key.get("kid", key["kty"]) for key in client.jwks["keys"]] if client.jwks else [],
+        "post_logout_redirect_uris": client.post_logout_redirect_uris or [],
+        "backchannel_logout_uri": client.backchannel_logout_uri,
+        "require_pkce": client.require_pkce,
+        "require_pushed_requests": client.require_pushed_requests,
+        "require_signed_requests": client.require_signed_requests,
+        "trusted": client.is_trusted,
+        "default_max_age": client.default_max_age,
+        "id_token_alg": client.id_token_alg,
+        "userinfo_alg": client.userinfo_alg,
+        "uri": client.uri,
+        "policy_uri": client.policy_uri,
+        "tos_uri": client.tos_uri,
         "introspect": client.may_introspect,
         "active": client.is_active,
         "created_at": client.created_at,

@@ -105,9 +105,16 @@ class Clients:
         kept = await self._find(client_id)
         return kept.client if self._proves(kept, credentials) and kept is not None else None
 
-    async def find_active(self, client_id: str) -> Client | None:
-        """Return the client, if there is one at this moment that has not been switched off."""
-        kept = await self._find(client_id)
+    async def find_active(self, client_id: str, *, briefly_cached: bool = False) -> Client | None:
+        """Return the client, if there is one at this moment that has not been switched off.
+
+        `briefly_cached` allows an answer that was true `client_cache_seconds` ago.
+        """
+        if len(client_id) > MAX_ID_CHARACTERS or not is_clean(client_id):
+            return None
+        kept = self._kept.get(client_id) if briefly_cached else None
+        if kept is None or monotonic() >= kept.asked_at + self._cache_seconds:
+            kept = await self._find(client_id)
         return kept.client if kept is not None and kept.client.is_active else None
 
     async def is_active(self, client_id: str) -> bool:

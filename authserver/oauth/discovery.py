@@ -4,11 +4,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from authserver import services
-from authserver.clients.registration import DEFAULT_SCOPES
-from authserver.oauth import client_assertion
+from authserver.clients.metadata import DEFAULT_SCOPES
+from authserver.oauth import client_jwt
+from authserver.oauth.authorization.request import DISPLAYS, PROMPTS
+from authserver.oauth.authorization.response import MODES
 from authserver.oauth.grants import GRANTS
 from authserver.oauth.jwks import cacheable
 from authserver.settings import Settings
+from authserver.tokens.id_token import ACR
 
 _CLIENT_AUTHENTICATION = ["client_secret_basic", "client_secret_post", "client_secret_jwt", "private_key_jwt"]
 
@@ -18,20 +21,34 @@ def metadata(settings: Settings) -> dict[str, object]:
     issuer = settings.issuer
     return {
         "issuer": issuer,
+        "authorization_endpoint": f"{issuer}/authorize",
+        "pushed_authorization_request_endpoint": f"{issuer}/par",
         "token_endpoint": f"{issuer}/token",
         "introspection_endpoint": f"{issuer}/introspect",
         "revocation_endpoint": f"{issuer}/revoke",
         "userinfo_endpoint": f"{issuer}/userinfo",
         "jwks_uri": f"{issuer}/.well-known/jwks.json",
         "scopes_supported": list(DEFAULT_SCOPES),
-        "response_types_supported": [],
+        "response_types_supported": ["code"],
+        "response_modes_supported": list(MODES),
+        "code_challenge_methods_supported": ["S256"],
+        "authorization_response_iss_parameter_supported": True,
+        "prompt_values_supported": list(PROMPTS),
+        "display_values_supported": list(DISPLAYS),
+        "acr_values_supported": [ACR],
+        "claims_parameter_supported": True,
+        "request_parameter_supported": True,
+        "request_object_signing_alg_values_supported": client_jwt.ALGORITHMS,
+        "request_uri_parameter_supported": False,
+        "require_pushed_authorization_requests": False,
+        "require_signed_request_object": False,
         "grant_types_supported": sorted(GRANTS),
         "token_endpoint_auth_methods_supported": [*_CLIENT_AUTHENTICATION, "none"],
-        "token_endpoint_auth_signing_alg_values_supported": client_assertion.ALGORITHMS,
+        "token_endpoint_auth_signing_alg_values_supported": client_jwt.ALGORITHMS,
         "introspection_endpoint_auth_methods_supported": _CLIENT_AUTHENTICATION,
-        "introspection_endpoint_auth_signing_alg_values_supported": client_assertion.ALGORITHMS,
+        "introspection_endpoint_auth_signing_alg_values_supported": client_jwt.ALGORITHMS,
         "revocation_endpoint_auth_methods_supported": [*_CLIENT_AUTHENTICATION, "none"],
-        "revocation_endpoint_auth_signing_alg_values_supported": client_assertion.ALGORITHMS,
+        "revocation_endpoint_auth_signing_alg_values_supported": client_jwt.ALGORITHMS,
         "subject_types_supported": ["public"],
         "claims_supported": ["sub", "preferred_username", "updated_at", "email", "email_verified"],
         "service_documentation": f"{issuer}/errors",

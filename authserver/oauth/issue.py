@@ -1,17 +1,33 @@
-"""The successful answer of the token endpoint (RFC 6749 §5.1)."""
+"""The successful answer of the token endpoint (RFC 6749 §5.1), with the ID token of a sign-in (OIDC Core §3.1.3.3)."""
+
+from collections.abc import Sequence
 
 from starlette.responses import Response
 
 from authserver import clock
 from authserver.clients.models import Client
+from authserver.oauth import claims
 from authserver.oauth.errors import json_response
 from authserver.observability import requests
 from authserver.services import Services
 from authserver.sessions.lifecycle import SignIn
+from authserver.users import finding
 
 
-def token_response(services: Services, client: Client, sign_in: SignIn, scope: str) -> Response:
-    """Sign the access token of a session and return the answer; call it when the session's row is committed."""
+async def token_response(
+    services: Services,
+    client: Client,
+    sign_in: SignIn,
+    scope: str,
+    *,
+    audience: list[str],
+    nonce: str | None = None,
+    id_token_claims: Sequence[str] | None = None,
+) -> Response:
+    """Sign the tokens of a session and return the answer; call it when the session's row is committed.
+
+    An ID token belongs to it if the user has proved in a browser who they are, at a refresh too (OIDC Core §12.2).
+    """
     user_id = None if sign_in.user_id is None else str(sign_in.user_id)
     requests.note(user_id=user_id, session_id=str(sign_in.session_id))
     token = services.access_tokens.issue(
@@ -20,9 +36,10 @@ def token_response(services: Services, client: Client, sign_in: SignIn, scope: s
         subject=user_id or client.id,
         client_id=client.id,
         scope=scope,
-        audience=client.audience,
+        audience=audience,
         session_id=str(sign_in.session_id),
         username=sign_in.username,
+        userinfo_claims=sign_in.userinfo_claims,
     )
     answer: dict[str, object] = {
         "access_token": token,
@@ -32,4 +49,25 @@ def token_response(services: Services, client: Client, sign_in: SignIn, scope: s
     }
     if sign_in.refresh_token is not None:
         answer["refresh_token"] = sign_in.refresh_token
+    if sign_in.authenticated is not None and "openid" in scope.split(" "):
+        answer["id_token"] = services.id_tokens.issue(
+            algorithm=client.id_token_alg,
+            client_id=client.id,
+            subject=str(sign_in.user_id),
+            session_id=str(sign_in.session_id),
+            expires_at=sign_in.access_expires_at,
+            authenticated_at=sign_in.authenticated.at,
+            amr=sign_in.authenticated.amr,
+            access_token=token,
+            nonce=nonce,
+            more=await _asked_for(services, sign_in, id_token_claims or ()),
+        )
     return json_response(answer)
+
+
+async def _asked_for(services: Services, sign_in: SignIn, named: Sequence[str]) -> dict[str, object]:
+    """Return the claims that the ID token was to have by name (§5.5); what scopes open is at /userinfo only (§5.4)."""
+    if set(named).isdisjoint(claims.NAMES) or sign_in.user_id is None:
+        return {}
+    user = await finding.by_id(services.db, sign_in.user_id)
+    return {} if user is None else claims.about(user, named=named)

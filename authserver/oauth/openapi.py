@@ -34,7 +34,37 @@ _HINT = {
     "description": "`access_token` or `refresh_token`; not needed, and any other value is ignored.",
 }
 
+_AUTHORIZATION: Schema = {
+    "response_type": {"type": "string", "enum": ["code"]},
+    "redirect_uri": {"type": "string", "default": "", "description": "One that the client has registered."},
+    "scope": {"type": "string", "default": "", "description": "`openid` for an ID token."},
+    "state": {"type": "string", "default": "", "description": "Comes back with the answer."},
+    "nonce": {"type": "string", "default": "", "description": "Comes back in the ID token."},
+    "code_challenge": {"type": "string", "default": "", "description": "RFC 7636."},
+    "code_challenge_method": {"type": "string", "default": "", "description": "`S256`."},
+    "response_mode": {"type": "string", "default": "", "description": "`query`, `fragment` or `form_post`."},
+    "prompt": {"type": "string", "default": "", "description": "`none`, or `login`, `consent`, `select_account`."},
+    "max_age": {"type": "string", "default": "", "description": "Seconds since the user has signed in."},
+    "login_hint": {"type": "string", "default": "", "description": "Filled into the sign-in page."},
+    "id_token_hint": {"type": "string", "default": "", "description": "About whom the answer must be."},
+    "ui_locales": {"type": "string", "default": "", "description": "Languages, the best first."},
+    "acr_values": {"type": "string", "default": "", "description": "How to sign in, as wishes."},
+    "claims": {"type": "string", "default": "", "description": "JSON: claims by name (OpenID Connect Core §5.5)."},
+    "display": {"type": "string", "default": "", "description": "`page`, `popup`, `touch` or `wap`."},
+    "resource": {"type": "string", "default": "", "description": "Whom the access token is for; may be repeated."},
+    "request": {"type": "string", "default": "", "description": "All of this as a signed JWT (RFC 9101)."},
+}
+AUTHORIZATION_PARAMETERS = [
+    {"name": name, "in": "query", "required": name == "client_id", "schema": {"type": "string"}}
+    for name in ("client_id", *_AUTHORIZATION, "request_uri")
+]
 _FORMS: dict[str, Schema] = {
+    "authorize": {
+        "type": "object",
+        "required": ["client_id"],
+        "properties": {"client_id": _CLIENT["client_id"], **_AUTHORIZATION},
+    },
+    "par": {"type": "object", "required": ["response_type"], "properties": {**_AUTHORIZATION, **_CLIENT}},
     "token": {
         "type": "object",
         "required": ["grant_type"],
@@ -43,6 +73,10 @@ _FORMS: dict[str, Schema] = {
             "username": {"type": "string", "default": "", "description": "password: a username or an e-mail address."},
             "password": {"type": "string", "format": "password", "default": "", "description": "password."},
             "refresh_token": {"type": "string", "default": "", "description": "refresh_token."},
+            "code": {"type": "string", "default": "", "description": "authorization_code."},
+            "redirect_uri": {"type": "string", "default": "", "description": "authorization_code: as in the request."},
+            "code_verifier": {"type": "string", "default": "", "description": "authorization_code: RFC 7636."},
+            "resource": {"type": "string", "default": "", "description": "RFC 8707; may be repeated."},
             "scope": {
                 "type": "string",
                 "default": "",
@@ -62,8 +96,28 @@ _FORMS: dict[str, Schema] = {
         "properties": {"token": _TOKEN, "token_type_hint": _HINT, **_CLIENT},
     },
 }
+_REQUEST = {
+    "response_type": "code",
+    "client_id": "app",
+    "redirect_uri": "https://app.example/callback",
+    "scope": "openid profile",
+    "state": "af0ifjsldkj",
+    "code_challenge": "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM",
+    "code_challenge_method": "S256",
+}
 _FORM_EXAMPLES: dict[str, Schema] = {
+    "authorize": {"code": {"summary": "Sign in", "value": _REQUEST}},
+    "par": {"code": {"summary": "Sign in", "value": _REQUEST}},
     "token": {
+        "authorization_code": {
+            "summary": "Trade a code",
+            "value": {
+                "grant_type": "authorization_code",
+                "code": "authserver_ac_…",
+                "redirect_uri": "https://app.example/callback",
+                "code_verifier": "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk",
+            },
+        },
         "password": {
             "summary": "Sign in",
             "value": {
@@ -108,6 +162,14 @@ _ANSWERS: dict[str, tuple[Schema, Schema]] = {
             "scope": "openid profile",
             "refresh_token": _REFRESH,
         },
+    ),
+    "par": (
+        {
+            "type": "object",
+            "required": ["request_uri", "expires_in"],
+            "properties": {"request_uri": _STRING, "expires_in": {"type": "integer", "description": "Seconds."}},
+        },
+        {"request_uri": "urn:ietf:params:oauth:request_uri:6esc_11ACC5bwc014ltc14eY22c", "expires_in": 60},
     ),
     "introspection": (
         {
@@ -177,4 +239,12 @@ BEARER_ONLY: dict[int | str, Schema] = {
     401: {"description": "No access token, or one that is not good (any more)", **_PROBLEM},
     403: {"description": "The access token lacks the scope", **_PROBLEM},
     503: {"description": "A store is down; see Retry-After", **_PROBLEM},
+}
+
+_PAGE: Schema = {"content": {"text/html": {"schema": _STRING}}}
+FOR_BROWSERS: dict[int | str, Schema] = {
+    200: {"description": "`form_post`: a page that posts the answer to the redirect URI", **_PAGE},
+    303: {"description": "To the redirect URI with a code or an error, or to our own pages"},
+    400: {"description": "No client or redirect URI that an answer could go to: a page that says so", **_PAGE},
+    503: {"description": "A store is down; see Retry-After", **_PAGE},
 }

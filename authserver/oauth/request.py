@@ -15,6 +15,8 @@ from authserver.text import is_clean
 
 MAX_BYTES = 16 * 1024
 MAX_FIELDS = 100
+MAY_REPEAT = frozenset({"resource"})
+"""RFC 8707 §2; the values are joined by spaces, which no URI has."""
 _FORM = "application/x-www-form-urlencoded"
 _PRINTABLE_ASCII = bytes(range(0x20, 0x7F))
 _CHALLENGE = {"WWW-Authenticate": 'Basic realm="authserver", charset="UTF-8"'}
@@ -52,6 +54,12 @@ def read_head(headers: Sequence[tuple[bytes, bytes]]) -> Head:
 
 async def read_form(request: Request, head: Head) -> Form | Refusal:
     """Return the parameters, empty ones left out (RFC 6749 §3.2), or why the request is not read."""
+    body = await read_form_bytes(request, head)
+    return body if isinstance(body, Refusal) else parse_form(body)
+
+
+async def read_form_bytes(request: Request, head: Head) -> bytes | Refusal:
+    """Return the form as it came, at most `MAX_BYTES`, or why it is not read."""
     if not _is_form(head):
         return errors.NOT_A_FORM
     announced = head.content_length
@@ -63,7 +71,7 @@ async def read_form(request: Request, head: Head) -> Form | Refusal:
         return errors.MALFORMED.because("the client went away")
     if body is None:
         return errors.TOO_LARGE
-    return parse_form(body)
+    return body
 
 
 def parse_form(body: bytes) -> Form | Refusal:
@@ -76,11 +84,23 @@ def parse_form(body: bytes) -> Form | Refusal:
         return errors.MALFORMED
     form = dict(pairs)
     if len(form) != len(pairs):
-        return errors.REPEATED
+        form, repeated = _joined(pairs)
+        if not repeated <= MAY_REPEAT:
+            return errors.REPEATED
     is_plain = b"%" not in body and not body.translate(None, _PRINTABLE_ASCII)
     if not is_plain and not all(is_clean(name) and is_clean(value) for name, value in pairs):
         return errors.MALFORMED
     return {name: value for name, value in form.items() if value}
+
+
+def _joined(pairs: list[tuple[str, str]]) -> tuple[Form, set[str]]:
+    """Return each parameter with all its values, and the names of those that have several."""
+    values: dict[str, list[str]] = {}
+    for name, value in pairs:
+        values.setdefault(name, []).append(value)
+    return {name: " ".join(filter(None, given)) for name, given in values.items()}, {
+        name for name, given in values.items() if len(given) > 1
+    }
 
 
 def read_credentials(head: Head, form: Form) -> Credentials | Refusal:

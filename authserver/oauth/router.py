@@ -13,16 +13,18 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from authserver.errors import Busy, StoreUnavailable, TooManyAttempts
+from authserver.oauth.authorize import authorize
 from authserver.oauth.discovery import discovery
 from authserver.oauth.errors import failure_response
 from authserver.oauth.introspect import introspect
 from authserver.oauth.jwks import jwks
-from authserver.oauth.openapi import BEARER_ONLY, ERRORS, document, form
+from authserver.oauth.openapi import AUTHORIZATION_PARAMETERS, BEARER_ONLY, ERRORS, FOR_BROWSERS, document, form
+from authserver.oauth.par import par
 from authserver.oauth.revoke import revoke
 from authserver.oauth.token import token
 from authserver.oauth.userinfo import userinfo
 
-FORM_PATHS = frozenset({"/token", "/introspect", "/revoke"})
+FORM_PATHS = frozenset({"/token", "/introspect", "/revoke", "/par"})
 """Here every answer has the OAuth form, the framework's refusals too."""
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -51,6 +53,7 @@ class _PlainRoute(APIRoute):
 
 
 router = APIRouter(tags=["OAuth 2.0"])
+_browsers = APIRouter(route_class=_PlainRoute)
 _forms = APIRouter(route_class=_FormRoute)
 _documents = APIRouter(route_class=_PlainRoute)
 
@@ -74,6 +77,24 @@ _forms.add_api_route(
     responses={**ERRORS, 200: document("The token is dead, or never was alive", "empty")},
     openapi_extra={"requestBody": form("revoke")},
 )  # fmt: skip
+_forms.add_api_route(
+    "/par", par, methods=["POST"], summary="Leave an authorization request", status_code=201,
+    description="RFC 9126. Checked as `/authorize` would; the `request_uri` is good for one code, and for a browser "
+    "that comes with it within a minute.",
+    responses={**ERRORS, 201: document("Where the request is", "par")},
+    openapi_extra={"requestBody": form("par")},
+)  # fmt: skip
+_browsers.add_api_route(
+    "/authorize", authorize, methods=["GET"], summary="Sign in for an application", operation_id="authorize_get",
+    description="RFC 6749 §4.1.1, OpenID Connect Core §3.1.2. For browsers: the answer goes to the redirect URI, or "
+    "the person is asked to sign in or to agree first.",
+    responses=FOR_BROWSERS, openapi_extra={"parameters": AUTHORIZATION_PARAMETERS},
+)  # fmt: skip
+_browsers.add_api_route(
+    "/authorize", authorize, methods=["POST"], summary="The same, from a form", operation_id="authorize_post",
+    description="303 to the same request by GET.",
+    responses=FOR_BROWSERS, openapi_extra={"requestBody": form("authorize")},
+)  # fmt: skip
 for _method in ("GET", "POST"):
     _documents.add_api_route(
         "/userinfo", userinfo, methods=[_method], summary="Who signed in", operation_id=f"userinfo_{_method.lower()}",
@@ -94,6 +115,7 @@ _documents.add_api_route(
     description="RFC 7517 §5. Keep it as long as Cache-Control says; the next key is in it before it is used.",
     responses={200: document("The keys", "jwks"), 503: BEARER_ONLY[503]},
 )  # fmt: skip
+router.include_router(_browsers)
 router.include_router(_forms)
 router.include_router(_documents)
 

@@ -32,5 +32,8 @@ async def token(request: Request) -> Response:
 async def _granted(house: Services, who: Asked, name: str) -> Response | Refusal:
     if name not in who.client.grants:
         return errors.UNAUTHORIZED_CLIENT.because(f"not registered for {name}")
-    house.keyring.signing_key()  # without one nothing is begun, and no refresh token used up
+    # Without keys to sign with nothing is begun, and no code or refresh token used up.
+    house.keyring.signing_key()
+    if "authorization_code" in who.client.grants and "openid" in who.client.scopes:
+        await house.id_tokens.prepare(who.client.id_token_alg)
     return await GRANTS[name](house, who)

@@ -4,13 +4,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID, uuid4
 
-from sqlalchemy import ColumnElement, String, bindparam, delete, select
+from sqlalchemy import ColumnElement, String, and_, bindparam, delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from authserver import clock, opaque
 from authserver.db import Database, UTCDateTime
 from authserver.sessions.lifecycle import Sessions
-from authserver.sessions.models import BrowserSession, UserSession
+from authserver.sessions.models import BrowserSession, Consent, UserSession
 from authserver.settings import Settings
 from authserver.statement import Statement
 from authserver.users.models import User
@@ -27,8 +27,11 @@ _FIND = Statement(
         BrowserSession.amr,
         User.username,
         User.email,
+        Consent.scope.label("consent_scope"),
+        Consent.given_at.label("consent_given_at"),
     )
     .join(User, User.id == BrowserSession.user_id)
+    .outerjoin(Consent, and_(Consent.user_id == User.id, Consent.client_id == bindparam("for_client", type_=String)))
     .where(
         BrowserSession.cookie_hash == bindparam("cookie_hash", type_=String),
         BrowserSession.expires_at > bindparam("now", type_=UTCDateTime),
@@ -51,6 +54,9 @@ class SignedIn:
     authenticated_at: datetime
     amr: str
     """How they proved it, separated by spaces (RFC 8176)."""
+    consent_scope: str | None
+    """What they allow the client that was asked about, and since when they do."""
+    consent_given_at: datetime | None
 
 
 class BrowserSessions:
@@ -61,11 +67,15 @@ class BrowserSessions:
         self._sessions = sessions
         self._life = timedelta(seconds=settings.browser_session_seconds)
 
-    async def find(self, cookie: str) -> SignedIn | None:
-        """Return who is signed in; None for a cookie of nobody (any more). StoreUnavailable if nobody knows."""
+    async def find(self, cookie: str, client_id: str | None = None) -> SignedIn | None:
+        """Return who is signed in, with what they allow a client; None for a cookie of nobody (any more).
+
+        StoreUnavailable if nobody knows.
+        """
         if not cookie.startswith(_COOKIE_PREFIX):
             return None
-        row = await self._db.ask(_FIND, {"cookie_hash": _hash(cookie), "now": clock.now()})
+        values = {"cookie_hash": _hash(cookie), "for_client": client_id, "now": clock.now()}
+        row = await self._db.ask(_FIND, values)
         return None if row is None else SignedIn(row.pop("id"), **row)
 
     def start(

@@ -5,23 +5,17 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
-import orjson
-from joserfc import jws, jwt
-from joserfc.errors import JoseError
-from joserfc.jws import JWSRegistry
-
-from authserver import clock, opaque
+from authserver import clock
 from authserver.keys.keyring import Keyring
 from authserver.keys.pairs import ES256, Key
+from authserver.keys.signing import is_signed, sign, unverified
 from authserver.recent import Recent
 from authserver.settings import Settings
 
-_MAX_CHARACTERS = 8192
 _REMEMBERED = 4000
 """Tokens whose signature a process need not verify again: about 2 KB each."""
 _HEADER_TYPES = frozenset({"at+jwt", "application/at+jwt"})
 _TEXT_CLAIMS = ("iss", "sub", "jti", "client_id", "scope")
-_REGISTRY = JWSRegistry(algorithms=[ES256])
 
 
 @dataclass(frozen=True)
@@ -39,6 +33,8 @@ class Claims:
     issued_at: int
     username: str | None
     issuer: str
+    userinfo_claims: tuple[str, ...] = ()
+    """Asked for by name, for /userinfo (OpenID Connect Core §5.5)."""
 
     @property
     def expires(self) -> datetime:
@@ -77,6 +73,7 @@ class AccessTokens:
         audience: list[str],
         session_id: str | None,
         username: str | None,
+        userinfo_claims: list[str] | None = None,
     ) -> str:
         """Return the signed token; StoreUnavailable while there is no key."""
         key = self._keyring.signing_key()
@@ -96,9 +93,9 @@ class AccessTokens:
             claims["sid"] = session_id
         if username is not None:
             claims["username"] = username
-        header = {"alg": ES256, "typ": "at+jwt", "kid": key.kid}
-        assert key.private is not None  # signing_key() returns no other
-        return jwt.encode(header, claims, key.private, registry=_REGISTRY)
+        if userinfo_claims:
+            claims["userinfo_claims"] = userinfo_claims
+        return sign(key, "at+jwt", claims)
 
     async def read(self, token: str, *, at_any_time: bool = False) -> Claims | None:
         """Return the claims of a token that we signed and that has not expired, else None (RFC 9068 §4).
@@ -114,19 +111,17 @@ class AccessTokens:
 
     async def _verified(self, token: str, at_any_time: bool) -> Claims | None:
         """Look at everything that costs little before the signature; remember the token if that is right too."""
-        parts = _parts(token)
-        if parts is None:
+        found = unverified(token)
+        if found is None:
             return None
-        header, payload = parts
+        header, payload = found
         if header.get("alg") != ES256 or str(header.get("typ")).lower() not in _HEADER_TYPES:
             return None
         claims = self._checked(payload, at_any_time)
         key = await self._keyring.find(str(header.get("kid"))) if claims is not None else None
         if claims is None or key is None or self._forged.get(token):
             return None
-        try:
-            jws.deserialize_compact(token, key.public, registry=_REGISTRY)
-        except (JoseError, ValueError):
+        if not is_signed(key, token):
             self._forged.put(token, True)
             return None
         self._known.put(token, _Known(claims, key))
@@ -138,6 +133,7 @@ class AccessTokens:
         audience = claims.get("aud")
         exp, iat, nbf = claims.get("exp"), claims.get("iat"), claims.get("nbf", 0)
         session_id, username = claims.get("sid"), claims.get("username")
+        named = claims.get("userinfo_claims", [])
         if (
             not all(isinstance(claims.get(name), str) for name in _TEXT_CLAIMS)
             or claims["iss"] != self._issuer
@@ -148,6 +144,7 @@ class AccessTokens:
             or not (at_any_time or nbf - 60 <= now < exp)
             or not isinstance(session_id, str | None)
             or not isinstance(username, str | None)
+            or not isinstance(named, list)
         ):
             return None
         return Claims(
@@ -161,6 +158,7 @@ class AccessTokens:
             issued_at=iat,
             username=username,
             issuer=self._issuer,
+            userinfo_claims=tuple(named),
         )
 
 
@@ -170,14 +168,3 @@ class _Known:
 
     claims: Claims
     key: Key
-
-
-def _parts(token: str) -> tuple[dict[str, Any], dict[str, Any]] | None:
-    """Return header and payload of what may be a compact JWS, before any key is looked for; nothing is verified."""
-    if len(token) > _MAX_CHARACTERS or token.count(".") != 2 or not token.isascii():
-        return None
-    try:
-        header, payload = (orjson.loads(opaque.b64decode(part)) for part in token.split(".")[:2])
-    except ValueError:
-        return None
-    return (header, payload) if isinstance(header, dict) and isinstance(payload, dict) else None

@@ -14,12 +14,12 @@ from sqlalchemy import select
 from authserver import opaque
 from authserver.audit import AuditEvent
 from authserver.clients import registration
-from authserver.clients.registration import KNOWN_GRANTS
+from authserver.clients.metadata import KNOWN_GRANTS
 from authserver.oauth.grants import GRANTS
 from authserver.services import Services
 from tests.assertions import KEYS, Signer, key_set
 from tests.cli.conftest import Run
-from tests.factories import App, NewClient, NewUser, sign_in
+from tests.factories import App, NewClient, NewUser, basic, sign_in
 from tests.test_introspect import INACTIVE, introspect
 from tests.test_token_refresh import refresh
 
@@ -54,6 +54,18 @@ async def test_a_created_client_can_get_tokens(run: Run, client: httpx.AsyncClie
         "live_secrets": 1,
         "old_secret_until": None,
         "keys": [],
+        "post_logout_redirect_uris": [],
+        "backchannel_logout_uri": None,
+        "require_pkce": True,
+        "require_pushed_requests": False,
+        "require_signed_requests": False,
+        "trusted": False,
+        "default_max_age": None,
+        "id_token_alg": "RS256",
+        "userinfo_alg": None,
+        "uri": None,
+        "policy_uri": None,
+        "tos_uri": None,
     }
 
 
@@ -210,11 +222,22 @@ async def test_a_file_that_is_no_json_is_refused(run: Run, new_client: NewClient
     (tmp_path / "key.pem").write_text("-----BEGIN PUBLIC KEY-----")
     (tmp_path / "keys.json").write_text(json.dumps(key_set(KEYS["ES256"])))
     assert (await run("clients", "create", "--name", "A", "--jwks", tmp_path / "key.pem")).why == "key.pem is not JSON."
-    with_secret = (await new_client()).client_id
-    refused = await run("clients", "set-keys", with_secret, "--jwks", tmp_path / "keys.json")
-    assert refused.why.startswith("It does not prove itself by keys")
-    both = ("--jwks", tmp_path / "keys.json", "--auth-method", "client_secret_jwt")
-    assert (await run("clients", "create", "--name", "A", *both)).why == "Keys are for private_key_jwt only."
+    public = (await new_client(is_public=True)).client_id
+    refused = await run("clients", "set-keys", public, "--jwks", tmp_path / "keys.json")
+    assert refused.why == "Keys are for a client that can keep them: not for a public one."
+
+
+async def test_a_client_with_a_secret_may_have_keys_as_well_for_its_requests(
+    run: Run, client: httpx.AsyncClient, tmp_path: Path
+) -> None:
+    (tmp_path / "keys.json").write_text(json.dumps(key_set(KEYS["ES256"])))
+    both = ("--jwks", tmp_path / "keys.json", "--auth-method", "client_secret_basic")
+    made = (await run("clients", "create", "--name", "A", *both, "--require-signed-requests", "--json")).json
+    assert (made["keys"], made["require_signed_requests"]) == (["p256"], True)
+    app = App(made["client_id"], made["client_secret"])
+    assert (await client.post("/revoke", data={"token": "x"}, auth=basic(app))).status_code == 200
+    by_key = Signer(app.client_id, KEYS["ES256"], "ES256")
+    assert (await client.post("/revoke", data={"token": "x"} | by_key.form())).status_code == 401
 
 
 async def test_disabling_ends_the_sessions_and_enabling_does_not_bring_them_back(
@@ -262,10 +285,11 @@ async def test_who_signs_in_at_the_last_moment_is_signed_out_too(
     assert (await introspect(client, other, token)).content == INACTIVE
 
 
-@pytest.mark.parametrize("command", ["show", "rotate-secret", "disable", "enable", "delete"])
+@pytest.mark.parametrize("command", ["show", "update", "rotate-secret", "disable", "enable", "delete"])
 async def test_an_unknown_client_is_refused(run: Run, command: str) -> None:
-    assert (await run("clients", command, "no-such-app")).why == "There is no client no-such-app."
-    assert (await run("clients", command, "\udcff")).why == "There is no client \\udcff."
+    more = ("--name", "App") if command == "update" else ()
+    assert (await run("clients", command, "no-such-app", *more)).why == "There is no client no-such-app."
+    assert (await run("clients", command, "\udcff", *more)).why == "There is no client \\udcff."
 
 
 @pytest.mark.parametrize(
@@ -273,12 +297,15 @@ async def test_an_unknown_client_is_refused(run: Run, command: str) -> None:
     [
         (("--grant", "implicit"), "There is no grant of that name"),
         (("--scope", 'a"b'), "A scope has no spaces, quotes or backslashes"),
-        (("--redirect-uri", "/relative"), "A redirect URI is absolute"),
+        (("--grant", "authorization_code"), "The grant authorization_code needs a redirect URI."),
+        (("--public", "--no-require-pkce"), "A public client always uses PKCE"),
+        (("--require-signed-requests",), "It signs with keys"),
+        (("--name", ""), "A name has 1 to 100 characters"),
         (("--public", "--introspect"), "Only a client that can prove itself can introspect."),
         (("--client-id", "a b"), "A client_id has"),
         (("--audience", ""), "An audience has"),
         (("--auth-method", "tls_client_auth"), "There are the methods client_secret_basic, "),
-        (("--auth-method", "private_key_jwt"), "A key set is a JSON object"),
+        (("--auth-method", "private_key_jwt"), "It signs with keys"),
         (("--public", "--auth-method", "client_secret_post"), "A public client, and no other, proves itself by none."),
     ],
 )

@@ -6,6 +6,7 @@ from starlette.responses import Response
 
 from authserver.oauth.client import Asked
 from authserver.oauth.errors import Refusal
+from authserver.oauth.grants.authorization_code import authorization_code
 from authserver.oauth.grants.client_credentials import client_credentials
 from authserver.oauth.grants.password import password
 from authserver.oauth.grants.refresh_token import refresh_token
@@ -14,6 +15,7 @@ from authserver.services import Services
 Grant = Callable[[Services, Asked], Awaitable[Response | Refusal]]
 
 GRANTS: dict[str, Grant] = {
+    "authorization_code": authorization_code,
     "client_credentials": client_credentials,
     "password": password,
     "refresh_token": refresh_token,

@@ -5,7 +5,7 @@ from datetime import timedelta
 from starlette.responses import Response
 
 from authserver import clock
-from authserver.oauth import errors, scopes
+from authserver.oauth import audience, errors, scopes
 from authserver.oauth.client import Asked
 from authserver.oauth.errors import Refusal
 from authserver.oauth.issue import token_response
@@ -28,6 +28,9 @@ async def client_credentials(services: Services, asked: Asked) -> Response | Ref
     scope = scopes.granted(asked.form.get("scope"), [name for name in client.scopes if name not in ABOUT_A_USER])
     if scope is None:
         return errors.INVALID_SCOPE
+    resources = audience.granted(asked.form.get("resource"), client.audience)
+    if isinstance(resources, Refusal):
+        return resources
     own = SignIn(
         session_id=client.own_session_id,
         user_id=None,
@@ -37,4 +40,4 @@ async def client_credentials(services: Services, asked: Asked) -> Response | Ref
         access_expires_at=clock.now() + timedelta(seconds=services.settings.access_token_seconds),
         refresh_token=None,
     )
-    return token_response(services, client, own, scope)
+    return await token_response(services, client, own, scope, audience=resources)

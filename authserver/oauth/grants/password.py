@@ -4,7 +4,7 @@ from contextlib import nullcontext
 
 from starlette.responses import Response
 
-from authserver.oauth import errors, scopes
+from authserver.oauth import audience, errors, scopes
 from authserver.oauth.client import Asked
 from authserver.oauth.errors import Refusal
 from authserver.oauth.issue import token_response
@@ -25,6 +25,9 @@ async def password(services: Services, asked: Asked) -> Response | Refusal:
     scope = scopes.granted(form.get("scope"), client.scopes)
     if scope is None:
         return errors.INVALID_SCOPE
+    resources = audience.granted(form.get("resource"), client.audience)
+    if isinstance(resources, Refusal):
+        return resources
 
     verified = await authentication.verify_password(
         services.db, services.hasher, services.throttle, services.settings,
@@ -46,10 +49,11 @@ async def password(services: Services, asked: Asked) -> Response | Refusal:
             refreshable="refresh_token" in client.grants,
             ip=asked.ip,
             user_agent=asked.user_agent,
+            audience=resources if "resource" in form else None,
             tx=tx,
         )
     if sign_in is None:
         if not await services.clients.is_active(client.id):
             return errors.INVALID_CLIENT.because("the client was switched off while the password was verified")
         return errors.INVALID_GRANT_PASSWORD.because("the account changed while the password was verified")
-    return token_response(services, client, sign_in, scope)
+    return await token_response(services, client, sign_in, scope, audience=resources)
