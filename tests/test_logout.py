@@ -101,9 +101,9 @@ async def test_all_applications_of_the_browser_are_signed_out_and_told_and_no_ot
         await ask(flow, id_token_hint=tokens["id_token"])
         (notice,) = await heard(receiver)
         assert notice["sid"] == claims_of(second["id_token"])["sid"]
-    assert not await replace(flow, app=made).is_active(second["access_token"])
-    assert await flow.is_active(third["access_token"])
-    assert await is_signed_in(elsewhere)
+        assert not await replace(flow, app=made).is_active(second["access_token"])
+        assert await flow.is_active(third["access_token"])
+        assert await is_signed_in(elsewhere)
 
 
 async def test_an_application_that_posts_its_request_is_sent_on_with_it(flow: Flow, tokens: dict[str, Any]) -> None:
