@@ -136,11 +136,15 @@ async def _claims_parameter(site: Site, value: Any) -> None:
     assert claims_of(tokens["id_token"])["email"] == flow.user.email
 
 
+def _signed_request(signer: Signer, parameters: dict[str, Any]) -> str:
+    return signer.sign(sub=None, **parameters)
+
+
 async def _request_object(site: Site, algorithm: str) -> Flow:
     """Have a request understood that is signed with an algorithm."""
     flow = await site.new_flow(jwks=key_set(*KEYS.values()))
     signer = Signer(flow.app.client_id, KEYS[SIGNED_BY_KEY[algorithm]], algorithm)
-    request = signer.sign(sub=None, **flow.request())
+    request = _signed_request(signer, flow.request())
     answer = await flow.browser.get("/authorize", params={"client_id": flow.app.client_id, "request": request})
     assert "code" in sent_back(answer)
     return flow
@@ -157,7 +161,7 @@ async def _request_algorithms(site: Site, value: Any) -> None:
         flow = await _request_object(site, algorithm)
     app, signer = await new_secret_signer(site.new_client, grants=["authorization_code"], redirect_uris=[CALLBACK])
     await agreed(site.services, flow.user, app)
-    request = signer.sign(sub=None, **flow.request(client_id=app.client_id))
+    request = _signed_request(signer, flow.request(client_id=app.client_id))
     answer = await flow.browser.get("/authorize", params={"client_id": app.client_id, "request": request})
     assert "code" in sent_back(answer)
 
