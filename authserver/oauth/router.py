@@ -100,7 +100,7 @@ for _method in ("GET", "POST"):
         "/userinfo", userinfo, methods=[_method], summary="Who signed in", operation_id=f"userinfo_{_method.lower()}",
         description="OpenID Connect Core §5.3. Needs an access token with the scope `openid`.",
         responses={200: document("The claims that the scopes open", "userinfo"), **BEARER_ONLY},
-        openapi_extra={"security": [{"password": ["openid"]}, {"bearer": []}]},
+        openapi_extra={"security": [{"sign_in": ["openid"]}, {"bearer": []}]},
     )  # fmt: skip
 for _path, _name in (
     ("/.well-known/oauth-authorization-server", "RFC 8414"),
