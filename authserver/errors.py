@@ -20,7 +20,8 @@ AuthserverError
     └── UnsupportedMediaType 415
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 class AuthserverError(Exception):
@@ -72,6 +73,10 @@ class Fault:
 
     pointer: str
     detail: str
+    code: str = ""
+    """What the pages have a sentence for in each language (pages/languages, `wrong`)."""
+    values: Mapping[str, int] = field(default_factory=dict)
+    """The numbers in it."""
 
 
 class Problem(AuthserverError):

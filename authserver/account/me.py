@@ -5,12 +5,11 @@ from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from authserver import bearer, problems, services
+from authserver import bearer, own_account, problems, services
 from authserver.account import body
 from authserver.account.answers import BEARER, UserAnswer, documented, done, user_response
-from authserver.errors import WrongPassword
 from authserver.sessions.models import UserSession
-from authserver.users import accounts, authentication
+from authserver.users import accounts
 
 router = APIRouter()
 
@@ -79,12 +78,8 @@ async def delete(request: Request) -> Response:
     """Delete the account and end all its sessions, this one too. There is no way back."""
     caller = await bearer.authenticate(request)
     parts = services.of(request)
-    async with parts.denylist.revoking() as tx:
-        user = await accounts.locked(tx, caller.user.id)
-        if user is not None:
-            await parts.sessions.end(tx, UserSession.user_id == user.id, because="account deleted")
-            await accounts.delete(tx, user, ip=_ip(request))
-    if user is None:  # somebody was faster, and may not have told everybody yet
+    if not await own_account.delete(parts, caller.user.id, ip=_ip(request)):
+        # Somebody was faster, and may not have told everybody yet.
         await parts.denylist.make_known(caller.claims.jti, caller.claims.session_id)
     return done()
 
@@ -113,21 +108,14 @@ async def change_password(request: Request) -> Response:
     caller = await bearer.authenticate(request)
     asked = await body.read(request, PasswordBody)
     parts = services.of(request)
-    accounts.check_new_password(parts.settings, caller.user, asked.new_password)
-    verified = await authentication.confirm_password(
-        parts.db, parts.hasher, parts.throttle, parts.settings,
-        user_id=caller.user.id, password=asked.current_password, ip=_ip(request),
-    )  # fmt: skip
-    if verified is None:
-        raise WrongPassword("Give the password that you sign in with now.")
-    hashed = await parts.hasher.hash(asked.new_password)
-    async with parts.denylist.revoking() as tx:
-        user = await accounts.locked(tx, caller.user.id)
-        if user is None or not await authentication.admit(tx, verified, to_write=True):
-            raise WrongPassword("The account changed meanwhile. Give the password that you sign in with now.")
-        await accounts.set_password(tx, user, hashed, ip=_ip(request))
-        others = (UserSession.user_id == user.id, UserSession.id != caller.session_id)
-        await parts.sessions.end(tx, *others, because="password changed")
+    await own_account.change_password(
+        parts,
+        caller.user,
+        current=asked.current_password,
+        new=asked.new_password,
+        ip=_ip(request),
+        ended=UserSession.id != caller.session_id,
+    )
     return done()
 
 

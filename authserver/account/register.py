@@ -5,12 +5,9 @@ from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from authserver import problems, services
+from authserver import own_account, problems, services
 from authserver.account import body
 from authserver.account.answers import UserAnswer, documented, user_response
-from authserver.errors import Forbidden
-from authserver.throttle import REGISTRATIONS, address_key
-from authserver.users import registration
 
 router = APIRouter()
 
@@ -42,12 +39,7 @@ class RegisterBody(body.Body):
 async def register(request: Request) -> Response:
     """Add a user who can sign in at once. Names are taken in all their spellings: `Ada` and `ADA` are one."""
     parts = services.of(request)
-    if not parts.settings.registration_enabled:
-        raise Forbidden("Registration is switched off.")
     asked = await body.read(request, RegisterBody)
-    new = registration.validated(parts.settings, username=asked.username, email=asked.email, password=asked.password)
     ip = request.client.host if request.client else None
-    await parts.throttle.check(REGISTRATIONS, address_key(ip))
-    await parts.throttle.count(REGISTRATIONS, address_key(ip))
-    user = await registration.register(parts.db, parts.hasher, new, ip=ip)
+    user = await own_account.register(parts, **asked.model_dump(), ip=ip)
     return user_response(user, 201, {"Location": f"{parts.settings.issuer}/users/me"})

@@ -3,16 +3,12 @@
 from uuid import UUID
 
 from fastapi import APIRouter
-from sqlalchemy import select
 from starlette.requests import Request
 from starlette.responses import Response
 
-from authserver import audit, bearer, problems, services
+from authserver import bearer, own_account, problems, services
 from authserver.account.answers import BEARER, SessionAnswer, SessionsAnswer, documented, done, json_response
-from authserver.clients.models import Client
 from authserver.errors import NotFound
-from authserver.sessions.models import UserSession
-from authserver.users import accounts
 
 router = APIRouter()
 
@@ -32,15 +28,11 @@ async def see_all(request: Request) -> Response:
     """Return where you are signed in: one entry for each sign-in, however often it was refreshed."""
     caller = await bearer.authenticate(request)
     parts = services.of(request)
-    async with parts.db.read() as tx:
-        alive = await parts.sessions.alive(tx, UserSession.user_id == caller.user.id)
-        clients = select(Client.id, Client.name).where(Client.id.in_({session.client_id for session in alive}))
-        names = {row.id: row.name for row in await tx.execute(clients)}
     answers = [
         SessionAnswer(
             id=session.id,
             client_id=session.client_id,
-            client_name=names.get(session.client_id, session.client_id),
+            client_name=client_name,
             scope=session.scope,
             grant=session.grant,
             ip=session.ip,
@@ -50,7 +42,7 @@ async def see_all(request: Request) -> Response:
             expires_at=session.expires_at,
             current=session.id == caller.session_id,
         )
-        for session in alive
+        for session, client_name in await own_account.sign_ins(parts, caller.user.id)
     ]
     return json_response(SessionsAnswer(sessions=answers))
 
@@ -66,12 +58,7 @@ async def end_all(request: Request) -> Response:
     """End all your sessions, this one too."""
     caller = await bearer.authenticate(request)
     parts = services.of(request)
-    async with parts.denylist.revoking() as tx:
-        user = await accounts.locked(tx, caller.user.id)
-        if user is not None:
-            accounts.sign_out_everywhere(tx, user)
-            await parts.sessions.end(tx, UserSession.user_id == user.id, because="signed out everywhere")
-    if user is None:
+    if not await own_account.sign_out_everywhere(parts, caller.user.id):
         raise await bearer.of_nobody(request, caller.claims)
     return done()
 
@@ -95,11 +82,6 @@ async def end_one(request: Request) -> Response:
         session_id = UUID(request.path_params["session_id"])
     except ValueError:
         raise unknown from None
-    which = (UserSession.id == session_id, UserSession.user_id == caller.user.id)
-    async with parts.denylist.revoking() as tx:
-        ended = await parts.sessions.end(tx, *which, because="signed out")
-        if ended:
-            audit.record(tx, "signed_out", user_id=caller.user.id, session_id=session_id)
-    if not ended:
+    if not await own_account.end_sign_in(parts, caller.user.id, session_id):
         raise unknown
     return done()

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from urllib.parse import urlencode
 
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import RedirectResponse
 
 from authserver import services
 from authserver.clients.models import Client
@@ -37,6 +37,11 @@ class Errand:
         target = self.destination or f"{self.base_path}/account"
         return RedirectResponse(target, 303, {"Cache-Control": "no-store"})
 
+    def to_login(self) -> RedirectResponse:
+        """Send somebody who is not signed in (any more) to do that first."""
+        query = urlencode({name: value for name, value in self.query.items() if name != "prompt"})
+        return RedirectResponse(f"{self.base_path}/login?{query}", 303, {"Cache-Control": "no-store"})
+
     def refused(self, what: str) -> str | None:
         """Return where the browser goes when the person wants none of it; None if nobody waits for that."""
         return f"{self.destination}&refused={what}" if self.leads_away else None
@@ -62,10 +67,3 @@ def destination(base_path: str, wanted: str) -> str | None:
     path, mark, _ = wanted.partition("?")
     is_ours = (path == f"{base_path}/authorize" and mark) or path.partition("#")[0] == f"{base_path}/account"
     return wanted if is_ours and _SAFE.fullmatch(wanted) else None
-
-
-def to_login(request: Request) -> Response:
-    """Send somebody who is not signed in to do that first, and then back to this page."""
-    base_path = services.of(request).settings.base_path
-    query = urlencode({"continue": f"{base_path}/account"})
-    return RedirectResponse(f"{base_path}/login?{query}", 303, {"Cache-Control": "no-store"})

@@ -30,7 +30,7 @@ def response(request: Request, error: Exception) -> Response:
             log.warning("temporarily_unavailable", extra={"reason": str(error)})
         case HTTPException():
             status, headers = error.status_code, dict(error.headers or {})
-            code = "not_found" if status == 404 else "malformed_request"
+            code = {403: "signup_closed", 404: "not_found"}.get(status, "malformed_request")
             if status == 405:
                 headers = {"Allow": ", ".join(problems.methods(request))}
     return _page(request, code, status, headers)

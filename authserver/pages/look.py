@@ -8,7 +8,7 @@ from typing import cast
 from jinja2 import ChoiceLoader, Environment, FileSystemLoader, StrictUndefined
 from starlette.requests import HTTPConnection
 
-from authserver.pages import language
+from authserver.pages import colours, language
 from authserver.settings import Settings
 
 _HERE = Path(__file__).parent
@@ -40,6 +40,7 @@ class Look:
         self._names: dict[str, str] = {}
         for file in sorted((_HERE / "assets").iterdir()):
             self._add(file.name, file.read_bytes())
+        self._add("brand.css", colours.style("#3457d5").encode())
         self.templates = Environment(
             loader=ChoiceLoader([FileSystemLoader(_HERE / "templates")]),
             autoescape=True,
@@ -51,6 +52,7 @@ class Look:
         self.templates.globals.update(
             path=self.path,
             asset=self.address,
+            logo=None,
             product=settings.product_name,
             registration_enabled=settings.registration_enabled,
         )

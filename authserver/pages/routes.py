@@ -8,12 +8,21 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from authserver import services
-from authserver.pages import assets, login, logout
+from authserver.pages import account, account_changes, assets, consent, login, logout, signup
 from authserver.pages.look import Look
 from authserver.settings import Settings
 
 _OURS = frozenset({"login", "logout", "signup", "consent", "account", "authorize"})
 """First parts of paths where people are, /authorize (oauth/) among them: errors are pages there."""
+
+_CHANGES = (
+    ("profile", "profile", account_changes.rename),
+    ("password", "password", account_changes.set_password),
+    ("sign-out", "sign_out", account_changes.sign_out),
+    ("withdraw", "withdraw", account_changes.withdraw),
+    ("delete", "delete", account_changes.delete),
+)
+"""Below /account: the address of a form, the section of the page that it stands in, what it does."""
 
 
 def install(app: FastAPI, settings: Settings) -> None:
@@ -24,6 +33,15 @@ def install(app: FastAPI, settings: Settings) -> None:
             Route("/", _to("/account")),
             Route("/login", login.see),
             Route("/login", login.sign_in, methods=["POST"]),
+            Route("/signup", signup.see),
+            Route("/signup", signup.sign_up, methods=["POST"]),
+            Route("/consent", consent.see),
+            Route("/consent", consent.decide, methods=["POST"]),
+            Route("/account", account.see),
+            *(
+                Route(f"/account/{path}", account_changes.change(section, do), methods=["GET", "POST"])
+                for path, section, do in _CHANGES
+            ),
             Route("/logout", logout.see),
             Route("/logout", logout.sign_out, methods=["POST"]),
             Route("/assets/{name}", assets.asset),

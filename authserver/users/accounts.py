@@ -79,9 +79,9 @@ async def rename(
 
 def check_new_password(settings: Settings, user: User, password: str, pointer: str = "/new_password") -> None:
     """Raise InvalidInput if the policy is against the password."""
-    sentences = policy.faults(password, settings, username=user.username, email=user.email)
-    if sentences:
-        raise InvalidInput([Fault(pointer, sentence) for sentence in sentences])
+    faults = policy.faults(password, settings, username=user.username, email=user.email, pointer=pointer)
+    if faults:
+        raise InvalidInput(faults)
 
 
 async def set_password(tx: AsyncSession, user: User, hashed: str, *, ip: str | None = None) -> None:

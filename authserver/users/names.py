@@ -34,13 +34,15 @@ def username(submitted: str) -> Name | Fault:
         return Fault(
             "/username",
             f"Use {_MIN_USERNAME} to {_MAX_USERNAME} letters and digits, with . _ or - between them.",
+            "username",
+            {"minimum": _MIN_USERNAME, "maximum": _MAX_USERNAME},
         )
     return Name(shown, text.fold(shown))
 
 
 def email(submitted: str) -> Name | Fault:
     """Return the e-mail address, its domain in lower case (RFC 5321, RFC 6531); nothing is sent to it or looked up."""
-    fault = Fault("/email", "Give an e-mail address, like ada@example.com.")
+    fault = Fault("/email", "Give an e-mail address, like ada@example.com.", "email")
     if not text.is_clean(submitted):
         return fault
     try:

@@ -1,6 +1,7 @@
 """Which passwords are refused (NIST SP 800-63B-4 §3.1.1.2): length and guessability, no rules on composition."""
 
 from authserver import text
+from authserver.errors import Fault
 from authserver.settings import Settings
 from authserver.users import common_passwords
 
@@ -29,36 +30,46 @@ _KEYBOARD_RUNS = (
 _RUNS = "\n".join(run + "\n" + run[::-1] for run in _KEYBOARD_RUNS)
 
 
-def faults(password: str, settings: Settings, *, username: str, email: str) -> list[str]:
-    """Return what speaks against a password as sentences for its owner; none when it is acceptable."""
+def faults(password: str, settings: Settings, *, username: str, email: str, pointer: str = "/password") -> list[Fault]:
+    """Return what speaks against a password, in sentences for its owner; none when it is acceptable."""
+
+    def fault(code: str, detail: str, **values: int) -> Fault:
+        return Fault(pointer, detail, f"password_{code}", values)
+
+    minimum, maximum = settings.password_min_length, settings.password_max_length
     if not text.is_clean(password):
-        return ["Leave out line breaks, control characters and anything that is not a Unicode character."]
+        sentence = "Leave out line breaks, control characters and anything that is not a Unicode character."
+        return [fault("characters", sentence)]
     password = text.normalise(password)
-    if len(password) > settings.password_max_length:
-        return [f"Use at most {settings.password_max_length} characters."]
-    if len(password) < settings.password_min_length:
-        return [f"Use at least {settings.password_min_length} characters; a few words that you will remember are fine."]
+    if len(password) > maximum:
+        return [fault("long", f"Use at most {maximum} characters.", maximum=maximum)]
+    if len(password) < minimum:
+        sentence = f"Use at least {minimum} characters; a few words that you will remember are fine."
+        return [fault("short", sentence, minimum=minimum)]
     folded = text.fold(password)
     found = []
     if common_passwords.contains(folded):
-        found.append("This password is on a list of common and leaked ones; choose one that only you would think of.")
-    elif len(folded) < _LONG and (
-        _repeats_itself(folded) or not _is_varied(folded, (settings.password_min_length + 1) // 2)
-    ):
-        found.append("This is mostly repeated or neighbouring characters and common passwords; add unrelated words.")
-    for name, what in _names(settings, username, email):
+        sentence = "This password is on a list of common and leaked ones; choose one that only you would think of."
+        found.append(fault("common", sentence))
+    elif len(folded) < _LONG and (_repeats_itself(folded) or not _is_varied(folded, (minimum + 1) // 2)):
+        sentence = "This is mostly repeated or neighbouring characters and common passwords; add unrelated words."
+        found.append(fault("simple", sentence))
+    for name, code, what in _names(settings, username, email):
         if name in folded:
-            found.append(f"Leave {what} out of the password.")
+            found.append(fault(code, f"Leave {what} out of the password."))
             break
     return found
 
 
-def _names(settings: Settings, username: str, email: str) -> list[tuple[str, str]]:
+def _names(settings: Settings, username: str, email: str) -> list[tuple[str, str, str]]:
     """Return the folded words that a guesser would try first for this account, and what to call them."""
     local_part = email.rpartition("@")[0]
-    candidates = [(username, "your username", 3), (local_part, "your e-mail address", 4)]
-    candidates.append((settings.product_name, "the name of this service", 4))
-    return [(text.fold(name), what) for name, what, shortest in candidates if len(name) >= shortest]
+    candidates = [
+        (username, "has_username", "your username", 3),
+        (local_part, "has_email", "your e-mail address", 4),
+        (settings.product_name, "has_product", "the name of this service", 4),
+    ]
+    return [(text.fold(name), code, what) for name, code, what, shortest in candidates if len(name) >= shortest]
 
 
 def _repeats_itself(folded: str) -> bool:

@@ -31,8 +31,7 @@ def validated(settings: Settings, *, username: str, email: str, password: str) -
     """Return the new user; InvalidInput says all that is wrong at once."""
     shown_username, shown_email = names.username(username), names.email(email)
     faults = [fault for fault in (shown_username, shown_email) if isinstance(fault, Fault)]
-    sentences = policy.faults(password, settings, username=username, email=email)
-    faults += [Fault("/password", sentence) for sentence in sentences]
+    faults += policy.faults(password, settings, username=username, email=email)
     if faults:
         raise InvalidInput(faults)
     assert isinstance(shown_username, Name)
