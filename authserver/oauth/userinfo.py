@@ -17,7 +17,7 @@ async def userinfo(request: Request) -> Response:
     in_form = await _token_in_form(request) if request.method == "POST" else None
     who = await bearer.authenticate(request, scope="openid", in_form=in_form)
     about = {"sub": who.claims.subject} | claims.about(who.user, who.claims.scopes, who.claims.userinfo_claims)
-    client = await house.clients.find_recent(who.claims.client_id)
+    client = await house.clients.find_active(who.claims.client_id, briefly_cached=True)
     if client is None:
         raise await bearer.of_nobody(request, who.claims)
     if client.userinfo_alg is None:

@@ -15,8 +15,8 @@ from authserver.settings import Settings
 ALGORITHMS: tuple[Algorithm, ...] = (RS256, ES256, EDDSA)
 ACR = "1"
 """ISO/IEC 29115, level 1: a password was given, and nobody has looked at whose passport. There is no more to claim."""
-OURS = frozenset({"sub", "auth_time", "acr", "amr", "azp", "sid"})
-"""Claims that every ID token has, whether they are asked for by name or not."""
+CLAIMS = ("iss", "sub", "aud", "azp", "exp", "iat", "auth_time", "nonce", "acr", "amr", "at_hash", "sid")
+"""All but `nonce` are in every ID token, whether they are asked for by name or not."""
 _TYPE = "JWT"
 _HASHES = {RS256: hashlib.sha256, ES256: hashlib.sha256, EDDSA: hashlib.sha512}
 """The hash of each algorithm, for at_hash (OIDC Core §3.1.3.6); Ed25519 has SHA-512 in it (RFC 8032 §5.1)."""
