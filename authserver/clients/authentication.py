@@ -105,13 +105,6 @@ class Clients:
         kept = await self._find(client_id)
         return kept.client if self._proves(kept, credentials) and kept is not None else None
 
-    async def find_recent(self, client_id: str) -> Client | None:
-        """Return the client, if there is one, as it was `client_cache_seconds` ago or later."""
-        kept = self._kept.get(client_id)
-        if kept is None or monotonic() >= kept.asked_at + self._cache_seconds:
-            kept = await self._find_shared(client_id)
-        return None if kept is None else kept.client
-
     async def find_active(self, client_id: str, *, briefly_cached: bool = False) -> Client | None:
         """Return the client, if there is one at this moment that has not been switched off.
 
@@ -121,7 +114,7 @@ class Clients:
             return None
         kept = self._kept.get(client_id) if briefly_cached else None
         if kept is None or monotonic() >= kept.asked_at + self._cache_seconds:
-            kept = await self._find(client_id)
+            kept = await (self._find_shared(client_id) if briefly_cached else self._find(client_id))
         return kept.client if kept is not None and kept.client.is_active else None
 
     async def is_active(self, client_id: str) -> bool:
