@@ -58,11 +58,15 @@ async def callback(request: Request) -> Response:
         return page("<p>This answer is not from authserver.</p>", 400)
     try:
         tokens = await authserver.authorize_access_token(request)
+        user = await authserver.userinfo(token=tokens)  # the ID token says who it is, not what they are called
     except OAuthError as refused:
         return page(
             f'<p>You are not signed in: {html.escape(refused.error)}.</p><p><a href="/login">Again</a></p>', 400
         )
-    request.scope["session"] = {"user": dict(tokens["userinfo"]), "id_token": tokens["id_token"]}
+    proved = tokens["userinfo"]  # the claims of the ID token, which Authlib has verified
+    if user["sub"] != proved["sub"]:
+        return page("<p>These are two people.</p>", 400)
+    request.scope["session"] = {"user": dict(user), "sid": proved["sid"], "id_token": tokens["id_token"]}
     return RedirectResponse("/", 303)
 
 
@@ -89,7 +93,7 @@ async def backchannel_logout(request: Request) -> Response:
     if LOGOUT_EVENT not in read.claims.get("events", {}) or "nonce" in read.claims:
         return Response(status_code=400)
     for name, session in list(SESSIONS.items()):
-        if session.get("user", {}).get("sid") == read.claims["sid"]:
+        if session.get("sid") == read.claims["sid"]:
             del SESSIONS[name]
     return Response(headers={"Cache-Control": "no-store"})
 

@@ -37,14 +37,20 @@ async function comeBack() {
   tokens = await ask({
     grant_type: "authorization_code", code: answer.get("code"), redirect_uri: here, code_verifier: question.verifier,
   });
-  user = claims(tokens.id_token, question.nonce);
+  user = await about(claims(tokens.id_token, question.nonce).sub);
 }
 
 async function refresh() {
   tokens = { ...tokens, ...(await ask({ grant_type: "refresh_token", refresh_token: tokens.refresh_token })) };
+  user = { ...(await about(user.sub)), refreshed: (user.refreshed ?? 0) + 1 };
+}
+
+async function about(subject) {
   const answer = await fetch(server.userinfo_endpoint, { headers: { Authorization: `Bearer ${tokens.access_token}` } });
   if (!answer.ok) throw new Error(`userinfo: ${answer.status}`);
-  user = { ...user, ...(await answer.json()), refreshed: (user.refreshed ?? 0) + 1 };
+  const read = await answer.json();
+  if (read.sub !== subject) throw new Error("These are two people.");
+  return read;
 }
 
 function signOut() {
