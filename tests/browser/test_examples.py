@@ -118,6 +118,7 @@ async def test_the_server_side_application_takes_a_no(
     await expect(page.get_by_text("You are not signed in: access_denied.")).to_be_visible()
 
 
+@pytest.mark.usefixtures("only_programs_deliver")
 async def test_who_signs_out_elsewhere_is_signed_out_of_the_server_side_application(
     server_side: tuple[Program, App], page: Page, url: str, new_user: NewUser
 ) -> None:

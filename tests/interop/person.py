@@ -1,21 +1,27 @@
-"""A person whose browser knows only HTTP: follows redirects, keeps cookies, fills in our pages."""
+"""A person whose browser knows only HTTP: follows redirects, keeps cookies, fills in our pages.
+
+    python -m tests.interop.person ada http://127.0.0.1:8000/authorize?… http://127.0.0.1:3000/
+
+prints where the browser is sent in the end.
+"""
 
 import re
+import sys
 from urllib.parse import urljoin
 
 import httpx
 
-from tests.factories import PASSWORD, Person
+from tests.factories import PASSWORD
 
 _TOKEN = re.compile(r'name="form_token" value="([^"]+)"')
 _STEPS = 12
 
 
 class Browser:
-    """One browser of one person; `with Browser(user) as browser: answer = browser.goes(url, "https://app.example/")`."""
+    """One browser of one person: `with Browser("ada") as browser: answer = browser.goes(url, "https://app.example/")`."""
 
-    def __init__(self, user: Person) -> None:
-        self._user = user
+    def __init__(self, username: str) -> None:
+        self._username = username
         self._http = httpx.Client(timeout=30)
 
     def __enter__(self) -> "Browser":
@@ -45,7 +51,7 @@ class Browser:
         assert token, page
         form = {"form_token": token.group(1)}
         if 'name="password"' in page:
-            form |= {"username": self._user.username, "password": PASSWORD}
+            form |= {"username": self._username, "password": PASSWORD}
         if 'name="decision"' in page:
             form["decision"] = "allow"
         return form
@@ -53,3 +59,9 @@ class Browser:
 
 def _origin(url: str) -> str:
     return urljoin(url, "/").rstrip("/")
+
+
+if __name__ == "__main__":
+    who, start, end = sys.argv[1:]
+    with Browser(who) as opened:
+        sys.stdout.write(opened.goes(start, end) + "\n")

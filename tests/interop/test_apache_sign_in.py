@@ -90,6 +90,7 @@ async def test_a_person_signs_in_through_apache_and_out_of_both(
     await expect(page.get_by_label("Password")).to_be_visible()
 
 
+@pytest.mark.usefixtures("only_programs_deliver")
 async def test_who_signs_out_of_the_server_is_signed_out_of_apache(
     server: Program, site: str, page: Page, actors: Actors
 ) -> None:

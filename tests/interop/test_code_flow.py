@@ -60,7 +60,7 @@ async def test_authlib(
     ) as client:  # fmt: skip
         client.register_client_auth_method(PrivateKeyJWT(server.url, alg="ES256"))
         address, state = client.create_authorization_url(f"{server.url}/authorize", nonce=nonce, code_verifier=verifier)
-        with Browser(actors.user) as browser:
+        with Browser(actors.user.username) as browser:
             answer = browser.goes(address, CALLBACK)
         tokens = await client.fetch_token(authorization_response=answer, state=state, code_verifier=verifier)
         claims = await verified(
@@ -82,7 +82,7 @@ async def test_requests_oauthlib(
     proof: dict[str, Any] = {"include_client_id": True} if app.secret is None else {"client_secret": app.secret}
     with OAuth2Session(app.client_id, redirect_uri=CALLBACK, scope=["openid", "profile"], pkce="S256") as session:
         address, state = session.authorization_url(f"{server.url}/authorize")
-        with Browser(actors.user) as browser:
+        with Browser(actors.user.username) as browser:
             answer = browser.goes(address, CALLBACK)
         with pytest.raises(MismatchingStateError):
             session.fetch_token(f"{server.url}/token", authorization_response=answer.replace(state, "x"), **proof)
@@ -106,7 +106,7 @@ async def test_authlib_pushes_its_request(
         assert pushed.status_code == 201, pushed.text
         request_uri = json.loads(pushed.text)["request_uri"]
         query = httpx.QueryParams({"client_id": app.client_id, "request_uri": request_uri})
-        with Browser(actors.user) as browser:
+        with Browser(actors.user.username) as browser:
             answer = browser.goes(f"{server.url}/authorize?{query}", CALLBACK)
         tokens = await client.fetch_token(
             f"{server.url}/token", authorization_response=answer, state=state, code_verifier=verifier
