@@ -19,10 +19,10 @@ from authserver.keys import rotation
 from authserver.keys.signing import Registry, sign
 from authserver.services import Services
 from tests.application import ISSUER
-from tests.browsing import REDIRECT_URI, NewBrowser, new_browser, new_party, nonce, refreshed
-from tests.factories import App, NewClient, NewUser, claims_of, sign_in
+from tests.code_flow import Flow, NewFlow, new_flow
+from tests.factories import NewClient, claims_of, sign_in
 
-__all__ = ["new_browser"]  # a fixture
+__all__ = ["new_flow"]  # a fixture
 
 ALGORITHMS = ["RS256", "ES256", "EdDSA"]
 HASHES: dict[str, Callable[[bytes], Any]] = {
@@ -47,19 +47,18 @@ async def keys_of(client: httpx.AsyncClient) -> KeySet:
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.usefixtures("eddsa")
 async def test_a_relying_party_can_verify_it_with_the_algorithm_that_it_registered_for(
-    client: httpx.AsyncClient, new_client: NewClient, new_user: NewUser, new_browser: NewBrowser, algorithm: str
+    client: httpx.AsyncClient, new_flow: NewFlow, algorithm: str
 ) -> None:
-    app, user = await new_party(new_client, id_token_alg=algorithm), await new_user()
-    value, before = nonce(), int(time.time())
-    answer = await (await new_browser(user)).sign_in_to(app, nonce=value)
+    flow, before = await new_flow(id_token_alg=algorithm), int(time.time())
+    answer = await flow.tokens(nonce="some nonce")
     token = jwt.decode(answer["id_token"], await keys_of(client), registry=Registry(algorithms=[algorithm]))
     assert token.header == {"alg": algorithm, "typ": "JWT", "kid": token.header["kid"]}
     claims = token.claims
     assert set(claims) == ALWAYS | {"nonce"}
     assert (claims["iss"], claims["sub"], claims["aud"], claims["azp"]) == (
-        ISSUER, str(user.id), app.client_id, app.client_id,
+        ISSUER, str(flow.user.id), flow.app.client_id, flow.app.client_id,
     )  # fmt: skip
-    assert (claims["nonce"], claims["acr"], claims["amr"]) == (value, "1", ["pwd"])
+    assert (claims["nonce"], claims["acr"], claims["amr"]) == ("some nonce", "1", ["pwd"])
     assert before - 5 <= claims["auth_time"] <= claims["iat"] <= time.time()
     assert claims["iat"] < claims["exp"] <= claims["iat"] + 601
     digest = HASHES[algorithm](answer["access_token"].encode()).digest()
@@ -69,23 +68,26 @@ async def test_a_relying_party_can_verify_it_with_the_algorithm_that_it_register
 
 @pytest.mark.parametrize("algorithm", ["RS256", "ES256"])
 async def test_authlib_finds_nothing_wrong_with_it(
-    client: httpx.AsyncClient, new_client: NewClient, new_user: NewUser, new_browser: NewBrowser, algorithm: str
+    client: httpx.AsyncClient, new_flow: NewFlow, algorithm: str
 ) -> None:
-    app, value = await new_party(new_client, id_token_alg=algorithm), nonce()
-    answer = await (await new_browser(await new_user())).sign_in_to(app, nonce=value)
+    flow = await new_flow(id_token_alg=algorithm)
+    answer = await flow.tokens(nonce="some nonce")
     token = jwt.decode(answer["id_token"], await keys_of(client), algorithms=[algorithm])
-    options = {"iss": {"essential": True, "value": ISSUER}, "aud": {"essential": True, "value": app.client_id}}
-    params = {"nonce": value, "client_id": app.client_id, "access_token": answer["access_token"], "max_age": 60}
+    options = {"iss": {"essential": True, "value": ISSUER}, "aud": {"essential": True, "value": flow.app.client_id}}
+    params = {
+        "nonce": "some nonce",
+        "client_id": flow.app.client_id,
+        "access_token": answer["access_token"],
+        "max_age": 60,
+    }
     CodeIDToken(token.claims, token.header, options, params).validate(leeway=5)
 
 
-async def test_a_refresh_gives_one_of_the_same_sign_in(
-    client: httpx.AsyncClient, new_client: NewClient, new_user: NewUser, new_browser: NewBrowser
-) -> None:
-    app = await new_party(new_client)
-    first = await (await new_browser(await new_user())).sign_in_to(app, nonce=nonce())
-    with freeze_time(clock.now() + timedelta(seconds=100), tick=True):
-        second = await refreshed(client, app, first)
+async def test_a_refresh_gives_one_of_the_same_sign_in(new_flow: NewFlow) -> None:
+    flow = await new_flow()
+    first = await flow.tokens()
+    with freeze_time(clock.now() + timedelta(seconds=100), tick=True, real_asyncio=True):
+        second = (await flow.refresh(first["refresh_token"])).json()
     old, new = claims_of(first["id_token"]), claims_of(second["id_token"])
     same = {"iss", "sub", "aud", "azp", "auth_time", "acr", "amr", "sid"}
     assert {name: old[name] for name in same} == {name: new[name] for name in same}  # OIDC Core §12.2
@@ -94,54 +96,50 @@ async def test_a_refresh_gives_one_of_the_same_sign_in(
     assert "nonce" not in new
 
 
-async def test_a_refresh_without_openid_gives_none(
-    client: httpx.AsyncClient, new_client: NewClient, new_user: NewUser, new_browser: NewBrowser
-) -> None:
-    app = await new_party(new_client)
-    first = await (await new_browser(await new_user())).sign_in_to(app, "openid profile")
-    assert "id_token" not in await refreshed(client, app, first, scope="profile")
+async def test_a_refresh_without_openid_gives_none(new_flow: NewFlow) -> None:
+    flow = await new_flow()
+    first = await flow.tokens()
+    assert "id_token" not in (await flow.refresh(first["refresh_token"], scope="profile")).json()
 
 
 async def test_there_is_none_without_openid_nor_for_a_password(
-    client: httpx.AsyncClient, new_client: NewClient, new_user: NewUser, new_browser: NewBrowser
+    client: httpx.AsyncClient, new_client: NewClient, new_flow: NewFlow
 ) -> None:
-    app, user = await new_party(new_client), await new_user()
-    assert "id_token" not in await (await new_browser(user)).sign_in_to(app, "profile")
-    assert "id_token" not in (await sign_in(client, await new_client(), user, scope="openid")).json()
+    flow = await new_flow()
+    assert "id_token" not in await flow.tokens(scope="profile")
+    assert "id_token" not in (await sign_in(client, await new_client(), flow.user, scope="openid")).json()
 
 
-async def test_claims_of_scopes_are_not_in_it_unless_they_are_asked_for_by_name(
-    new_client: NewClient, new_user: NewUser, new_browser: NewBrowser
-) -> None:
-    app, user = await new_party(new_client), await new_user()
-    browser = await new_browser(user)
-    answer = await browser.sign_in_to(app, "openid profile email", nonce="n")
-    assert set(claims_of(answer["id_token"])) == ALWAYS | {"nonce"}
+async def test_claims_of_scopes_are_not_in_it_unless_they_are_asked_for_by_name(new_flow: NewFlow) -> None:
+    flow = await new_flow()
+    assert set(claims_of((await flow.tokens())["id_token"])) == ALWAYS | {"nonce"}
     asked = {"id_token": {"email": None, "preferred_username": {"essential": True}, "auth_time": {"essential": True}}}
-    answer = await browser.sign_in_to(app, claims=json.dumps(asked))
-    claims = claims_of(answer["id_token"])
+    claims = claims_of((await flow.tokens(scope="openid", nonce=None, claims=json.dumps(asked)))["id_token"])
     assert set(claims) == ALWAYS | {"email", "preferred_username"}
-    assert (claims["email"], claims["preferred_username"]) == (user.email, user.username)
+    assert (claims["email"], claims["preferred_username"]) == (flow.user.email, flow.user.username)
 
 
 # ── as a hint ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_one_that_expired_long_ago_is_still_a_good_hint(
-    services: Services, new_client: NewClient, new_user: NewUser, new_browser: NewBrowser
-) -> None:
-    app, user = await new_party(new_client), await new_user()
-    answer = await (await new_browser(user)).sign_in_to(app)
-    with freeze_time(clock.now() + timedelta(days=30), tick=True):
-        hint = await services.id_tokens.read(answer["id_token"])
-    assert hint is not None
-    assert (hint.subject, hint.client_id) == (str(user.id), app.client_id)
-    assert hint.session_id == claims_of(answer["id_token"])["sid"]
+@pytest.fixture
+async def flow(new_flow: NewFlow) -> Flow:
+    return await new_flow()
 
 
 @pytest.fixture
-async def answer(new_client: NewClient, new_user: NewUser, new_browser: NewBrowser) -> dict[str, Any]:
-    return await (await new_browser(await new_user())).sign_in_to(await new_party(new_client), nonce="n")
+async def answer(flow: Flow) -> dict[str, Any]:
+    return await flow.tokens()
+
+
+async def test_one_that_expired_long_ago_is_still_a_good_hint(
+    services: Services, flow: Flow, answer: dict[str, Any]
+) -> None:
+    with freeze_time(clock.now() + timedelta(days=30), tick=True, real_asyncio=True):
+        hint = await services.id_tokens.read(answer["id_token"])
+    assert hint is not None
+    assert (hint.subject, hint.client_id) == (str(flow.user.id), flow.app.client_id)
+    assert hint.session_id == claims_of(answer["id_token"])["sid"]
 
 
 BAD_HINTS: dict[str, Callable[[dict[str, Any], Services], str]] = {
@@ -181,7 +179,7 @@ async def test_what_is_no_id_token_of_ours_is_no_hint(services: Services, answer
 
 
 async def test_the_first_key_of_an_algorithm_is_made_when_a_client_comes_that_needs_it(
-    app_with: Any, databases: Any, backend: Any, client_with: Any
+    app_with: Any, databases: Any, backend: Any
 ) -> None:
     url = await databases.new_database(backend)
     house: Services = (await app_with(database_url=url)).state.services
@@ -190,26 +188,13 @@ async def test_the_first_key_of_an_algorithm_is_made_when_a_client_comes_that_ne
     (key,) = house.keyring._of("EdDSA")
     announced = rotation.announcement(house.settings.jwks_max_age_seconds)
     assert key.signs_from - key.created_at == announced  # nobody's copy of the JWKS has it yet
-    assert REDIRECT_URI  # the code is still good: nothing was used up before (oauth/token.py)
 
 
 async def test_a_code_is_not_used_up_while_there_is_no_key_to_sign_with(
-    client: httpx.AsyncClient,
-    services: Services,
-    new_client: NewClient,
-    new_user: NewUser,
-    new_browser: NewBrowser,
-    monkeypatch: pytest.MonkeyPatch,
+    services: Services, flow: Flow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    app = await new_party(new_client)
-    first = await (await new_browser(await new_user())).sign_in_to(app)
+    code, signer = await flow.code(), services.keyring._signer
     with monkeypatch.context() as patch:
-        signer = services.keyring._signer
         patch.setattr(services.keyring, "_signer", lambda name: None if name == "RS256" else signer(name))
-        assert await _refresh_status(client, app, first) == 503
-    assert await _refresh_status(client, app, first) == 200
-
-
-async def _refresh_status(client: httpx.AsyncClient, app: App, tokens: dict[str, Any]) -> int:
-    form = {"grant_type": "refresh_token", "refresh_token": tokens["refresh_token"], "client_id": app.client_id}
-    return (await client.post("/token", data=form | {"client_secret": app.secret or ""})).status_code
+        assert (await flow.redeem(code)).status_code == 503
+    assert (await flow.redeem(code)).status_code == 200
