@@ -25,7 +25,7 @@ from authserver.oauth.authorization.request import (
 from authserver.oauth.authorization.response import WayBack, see_other
 from authserver.oauth.errors import Refusal
 from authserver.oauth.request import read_form_bytes, read_head
-from authserver.observability import requests
+from authserver.observability import metrics, requests
 from authserver.services import Services
 from authserver.sessions.browser import SignedIn
 
@@ -131,19 +131,20 @@ def _must_consent(who: SignedIn, asked: AuthorizationRequest, client: Client, fi
 
 def _to_sign_in(house: Services, sent: Parameters, asked: AuthorizationRequest, who: SignedIn | None) -> Response:
     prompt = SELECT_ACCOUNT if SELECT_ACCOUNT in asked.prompts else LOGIN if who is not None else None
-    return _to_page(house, "/login", sent, asked, login_hint=asked.login_hint, prompt=prompt)
+    return _to_page(house, "login", sent, asked, login_hint=asked.login_hint, prompt=prompt)
 
 
 def _to_consent(house: Services, sent: Parameters, asked: AuthorizationRequest) -> Response:
-    return _to_page(house, "/consent", sent, asked, scope=asked.consent_to)
+    return _to_page(house, "consent", sent, asked, scope=asked.consent_to)
 
 
 def _to_page(house: Services, page: str, sent: Parameters, asked: AuthorizationRequest, **more: str | None) -> Response:
     """Send the browser to one of our pages, from where it comes back with the same request and a ticket."""
+    metrics.AUTHORIZATIONS.labels(page).inc()
     base = house.settings.base_path
     here_again = f"{base}/authorize?{sent.query((TICKET, ticket.issue(house.settings, sent)))}"
     known = {"continue": here_again, "client_id": asked.allowed.client_id, "ui_locales": asked.ui_locales, **more}
-    return see_other(f"{base}{page}?{urlencode({name: value for name, value in known.items() if value is not None})}")
+    return see_other(f"{base}/{page}?{urlencode({name: value for name, value in known.items() if value is not None})}")
 
 
 async def _code(house: Services, sent: Parameters, who: SignedIn, asked: AuthorizationRequest) -> str:

@@ -47,6 +47,9 @@ REQUEST_SECONDS = _seconds("http_request_duration", "Time from the request's hea
 GRANTS = _counter(
     "grants_total", "Requests at /token of authenticated clients: issued, or the error.", "grant", "outcome"
 )
+AUTHORIZATIONS = _counter(
+    "authorizations_total", "What /authorize answered: code, login or consent (our pages), or the error.", "outcome"
+)
 INTROSPECTIONS = _counter("introspections_total", "Answers of /introspect: active or inactive.", "outcome")
 REVOCATIONS = _counter("revocations_total", "Tokens revoked at /revoke: access_token or refresh_token.", "kind")
 SESSIONS_STARTED = _counter("sessions_started_total", "Sign-ins.")
