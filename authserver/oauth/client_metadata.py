@@ -40,7 +40,7 @@ _Algorithm = Literal["RS256", "ES256"]
 
 
 class Said(BaseModel):
-    """The fields that we know, of exactly these types. Others are ignored (RFC 7591 §2); what we cannot do is refused."""
+    """The fields that we know and their types. Others are ignored (RFC 7591 §2), what we cannot do is refused."""
 
     model_config = ConfigDict(strict=True, extra="ignore")
 
