@@ -9,7 +9,6 @@ from authserver import services
 from authserver.errors import BadRequest, Forbidden, Unauthenticated
 from authserver.observability import requests
 from authserver.tokens.access_token import Claims
-from authserver.users import finding
 from authserver.users.models import User
 
 _REALM = 'Bearer realm="authserver"'
@@ -49,7 +48,7 @@ async def authenticate(request: Request, *, scope: str | None = None, in_form: s
         raise invalid_token()
     if claims.username is None:  # a client acting for itself: its name must not pass for a user's (RFC 9068 §5)
         raise invalid_token()
-    user = await finding.by_id(parts.db, UUID(claims.subject))
+    user = await parts.users.by_id(UUID(claims.subject))
     if user is None or not user.is_active:
         raise await of_nobody(request, claims)
     if scope is not None and scope not in claims.scopes:

@@ -24,6 +24,7 @@ from authserver.tokens.access_token import AccessTokens
 from authserver.tokens.denylist import Denylist
 from authserver.tokens.id_token import IdTokens
 from authserver.tokens.logout_token import LogoutTokens
+from authserver.users.finding import Users
 from authserver.users.passwords import Hasher
 
 log = logging.getLogger(__name__)
@@ -41,6 +42,7 @@ class Services:
     redis: Redis
     throttle: Throttle
     hasher: Hasher
+    users: Users
     clients: Clients
     keyring: Keyring
     access_tokens: AccessTokens
@@ -65,6 +67,7 @@ class Services:
             redis=redis,
             throttle=Throttle(settings, redis),
             hasher=Hasher(settings),
+            users=Users(db),
             clients=Clients(settings, db),
             keyring=keyring,
             access_tokens=AccessTokens(settings, keyring),

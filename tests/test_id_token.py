@@ -19,10 +19,8 @@ from authserver.keys import rotation
 from authserver.keys.signing import Registry, sign
 from authserver.services import Services
 from tests.application import ISSUER
-from tests.code_flow import Flow, NewFlow, new_flow
+from tests.code_flow import Flow, NewFlow
 from tests.factories import NewClient, claims_of, sign_in
-
-__all__ = ["new_flow"]  # a fixture
 
 ALGORITHMS = ["RS256", "ES256", "EdDSA"]
 HASHES: dict[str, Callable[[bytes], Any]] = {
