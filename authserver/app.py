@@ -141,8 +141,10 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
         )
         components = schema.setdefault("components", {})
         scopes = {"openid": "Who you are", "profile": "Your username", "email": "Your e-mail address"}
+        password = {"tokenUrl": "token", "scopes": scopes}
+        code = {"authorizationUrl": "authorize", **password}
         components["securitySchemes"] = {
-            "password": {"type": "oauth2", "flows": {"password": {"tokenUrl": "token", "scopes": scopes}}},
+            "sign_in": {"type": "oauth2", "flows": {"authorizationCode": code, "password": password}},
             "bearer": {"type": "http", "scheme": "bearer", "description": "An access token that you have already."},
         }
         components.setdefault("schemas", {})["Problem"] = problems.SCHEMA

@@ -85,6 +85,11 @@ class Settings(BaseSettings):
     argon2_queue: int = Field(40, ge=1, description="Hashes that may wait in a process; one more is a 503.")
     registration_enabled: bool = True
 
+    # Clients that register themselves
+    client_registration: Literal["off", "initial_access_token", "open"] = "off"
+    client_registration_token: SecretStr = Field(SecretStr(""), description="What lets one register a client.")
+    client_registration_max_clients: int = Field(1000, ge=1, description="So many may have registered themselves.")
+
     # Throttling
     throttle_enabled: bool = True
     throttle_account_free_failures: int = Field(10, ge=1, description="Wrong passwords in a row without a wait.")
@@ -157,6 +162,15 @@ class Settings(BaseSettings):
                 raise ValueError("production needs an https ISSUER (http is for loopback only)")
             if self.debug:
                 raise ValueError("production does not run with DEBUG")
+        return self
+
+    @model_validator(mode="after")
+    def _check_client_registration(self) -> Self:
+        is_asked_for = self.client_registration == "initial_access_token"
+        if is_asked_for and len(self.client_registration_token.get_secret_value()) < 32:
+            raise ValueError(
+                "CLIENT_REGISTRATION=initial_access_token needs a CLIENT_REGISTRATION_TOKEN of 32 characters"
+            )
         return self
 
     @property
