@@ -50,7 +50,6 @@ PAGES = ("login", "wrong", "again", "signup", "faults", "consent", "account", "l
 
 async def main(folder: Path) -> None:
     """Take all of them."""
-    folder.mkdir(parents=True, exist_ok=True)
     async with house() as place, async_playwright() as playwright:
         chromium = shutil.which("chromium") or shutil.which("google-chrome")
         browser = await playwright.chromium.launch(executable_path=chromium, args=FLAGS)
@@ -160,4 +159,6 @@ async def sign_in(services: Services, user_id: UUID, client_id: str, agent: str)
 
 
 if __name__ == "__main__":
-    asyncio.run(main(Path(sys.argv[1])))
+    target = Path(sys.argv[1])
+    target.mkdir(parents=True, exist_ok=True)
+    asyncio.run(main(target))
