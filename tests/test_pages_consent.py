@@ -22,7 +22,7 @@ def asked(app: App, scope: str = "openid profile") -> str:
 async def allowed(services: Services, user: Person, app: App) -> str | None:
     async with services.db.read() as tx:
         consent = await consents.find(tx, user.id, app.client_id)
-    return consent and consent.scope
+    return consent.scope if consent else None
 
 
 async def test_the_page_says_who_wants_what_in_whose_name(

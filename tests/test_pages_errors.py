@@ -8,7 +8,7 @@ import pytest
 from fastapi import FastAPI
 
 from authserver.errors import ShownToPerson, StoreUnavailable
-from authserver.pages import login
+from authserver.pages import errand
 from authserver.services import Services
 from tests.factories import NewUser
 from tests.pages import shown, sign_in, submit
@@ -59,7 +59,7 @@ async def test_what_is_raised_is_a_page_without_the_reason(
     async def fail(*_: object, **__: object) -> None:
         raise raised
 
-    monkeypatch.setattr(login.errand, "of", fail)
+    monkeypatch.setattr(errand, "of", fail)
     page = await client.get("/login")
     assert (page.status_code, page.headers["content-type"]) == (status, HTML)
     assert sentence in shown(page)

@@ -144,7 +144,7 @@ async def test_any_template_text_and_style_can_be_replaced_from_a_folder(
         ({"pages_templates": "nowhere"}, "pages_templates"),
     ],
 )
-def test_what_cannot_be_used_is_refused_at_the_start(changes: dict[str, str], fault: str) -> None:
+def test_what_cannot_be_used_is_refused_at_the_start(changes: dict[str, Any], fault: str) -> None:
     with pytest.raises(ValueError, match=fault):
         Settings(_env_file=None, **changes)
 
