@@ -72,7 +72,7 @@ async def take(browser: Browser, place: House, folder: Path, device: str, scheme
     page = await context.new_page()
     for name in PAGES:
         await go(page, place, name)
-        await page.screenshot(path=folder / f"{name}-{device}-{scheme}-{language}.png", full_page=True)
+        await page.screenshot(path=folder / f"{name}-{device}-{scheme}-{language}.png", full_page=device == "phone")
     await context.close()
 
 
