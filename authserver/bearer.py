@@ -9,7 +9,6 @@ from authserver import services
 from authserver.errors import BadRequest, Forbidden, Unauthenticated
 from authserver.observability import requests
 from authserver.tokens.access_token import Claims
-from authserver.users import finding
 from authserver.users.models import User
 
 _REALM = 'Bearer realm="authserver"'
@@ -28,12 +27,18 @@ class Caller:
         return UUID(self.claims.session_id) if self.claims.session_id else None
 
 
-async def authenticate(request: Request, *, scope: str | None = None) -> Caller:
+async def authenticate(request: Request, *, scope: str | None = None, in_form: str | None = None) -> Caller:
     """Return who calls; Unauthenticated, BadRequest or Forbidden with WWW-Authenticate if that is not to be had.
 
+    `in_form` is a token that the body had (RFC 6750 §2.2), in place of the header: a request has one or the other.
     StoreUnavailable when nobody knows whether the token has been revoked: never a guess.
     """
-    token = _token(request)
+    if in_form is None:
+        token = _token(request)
+    elif "authorization" in request.headers:
+        raise malformed("Send the access token in the header or in the form, not in both.")
+    else:
+        token = in_form
     parts = services.of(request)
     claims = await parts.access_tokens.read(token)
     if claims is None or parts.settings.issuer not in claims.audience:
@@ -43,7 +48,7 @@ async def authenticate(request: Request, *, scope: str | None = None) -> Caller:
         raise invalid_token()
     if claims.username is None:  # a client acting for itself: its name must not pass for a user's (RFC 9068 §5)
         raise invalid_token()
-    user = await finding.by_id(parts.db, UUID(claims.subject))
+    user = await parts.users.by_id(UUID(claims.subject))
     if user is None or not user.is_active:
         raise await of_nobody(request, claims)
     if scope is not None and scope not in claims.scopes:
@@ -53,7 +58,7 @@ async def authenticate(request: Request, *, scope: str | None = None) -> Caller:
 
 
 def _token(request: Request) -> str:
-    """Return the bearer token of the Authorization header, the only place where it is looked for (RFC 6750 §2.1)."""
+    """Return the bearer token of the Authorization header (RFC 6750 §2.1)."""
     headers = request.headers.getlist("authorization")
     scheme, _, token = (headers[0] if headers else "").partition(" ")
     if not headers or scheme.lower() != "bearer":
@@ -61,11 +66,13 @@ def _token(request: Request) -> str:
         raise Unauthenticated("Send an access token: `Authorization: Bearer …`.", {"WWW-Authenticate": _REALM})
     token = token.strip(" ")
     if len(headers) > 1 or not token or " " in token:
-        challenge = f'{_REALM}, error="invalid_request"'
-        raise BadRequest(
-            "Send one Authorization header: `Bearer`, a space, the token.", {"WWW-Authenticate": challenge}
-        )
+        raise malformed("Send one Authorization header: `Bearer`, a space, the token.")
     return token
+
+
+def malformed(detail: str) -> BadRequest:
+    """Return the refusal of a request that offers its token in a wrong way (RFC 6750 §3.1)."""
+    return BadRequest(detail, {"WWW-Authenticate": f'{_REALM}, error="invalid_request"'})
 
 
 async def of_nobody(request: Request, claims: Claims) -> Unauthenticated:

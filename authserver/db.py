@@ -129,6 +129,12 @@ class Database:
         async with self._driver() as driver:
             return await self._ask(driver, statement, values)
 
+    async def ask_all(self, statement: Statement, values: Mapping[str, Any]) -> list[Row]:
+        """Run one statement as `ask` does, and return all its rows; on PostgreSQL."""
+        async with self._driver() as driver:
+            prepared = statement.prepared(self.engine.dialect)
+            return prepared.rows(await driver.fetch(prepared.text, *prepared.arguments(values)))
+
     async def ask_locked(self, name: str, statement: Statement, values: Mapping[str, Any]) -> Row | None:
         """Share the lock of that name, and only then begin the statement: it sees what others did who held it alone.
 

@@ -17,11 +17,14 @@ from authserver.redis import Redis
 from authserver.sessions.authorization_code import AuthorizationCodes
 from authserver.sessions.browser import BrowserSessions
 from authserver.sessions.lifecycle import Sessions
+from authserver.sessions.logout_delivery import LogoutDelivery
 from authserver.settings import Settings
 from authserver.throttle import Throttle
 from authserver.tokens.access_token import AccessTokens
 from authserver.tokens.denylist import Denylist
 from authserver.tokens.id_token import IdTokens
+from authserver.tokens.logout_token import LogoutTokens
+from authserver.users.finding import Users
 from authserver.users.passwords import Hasher
 
 log = logging.getLogger(__name__)
@@ -39,6 +42,7 @@ class Services:
     redis: Redis
     throttle: Throttle
     hasher: Hasher
+    users: Users
     clients: Clients
     keyring: Keyring
     access_tokens: AccessTokens
@@ -47,6 +51,7 @@ class Services:
     sessions: Sessions
     browser_sessions: BrowserSessions
     authorization_codes: AuthorizationCodes
+    logout_delivery: LogoutDelivery
     pruner: Pruner
 
     @classmethod
@@ -62,6 +67,7 @@ class Services:
             redis=redis,
             throttle=Throttle(settings, redis),
             hasher=Hasher(settings),
+            users=Users(db),
             clients=Clients(settings, db),
             keyring=keyring,
             access_tokens=AccessTokens(settings, keyring),
@@ -70,6 +76,7 @@ class Services:
             sessions=sessions,
             browser_sessions=BrowserSessions(settings, db, sessions),
             authorization_codes=AuthorizationCodes(settings, db, denylist, sessions),
+            logout_delivery=LogoutDelivery(settings, db, LogoutTokens(settings, keyring)),
             pruner=Pruner(settings, db, denylist),
         )
 
@@ -93,6 +100,7 @@ class Services:
                 ("watch redis", _for_ever(self.redis.watch)),
                 ("watch keys", self._when_migrated(self.keyring.watch)),
                 ("watch denylist", self._when_migrated(self.denylist.watch)),
+                ("deliver notices of logout", self._when_migrated(self.logout_delivery.watch)),
                 ("prune", self._when_migrated(self.pruner.watch)),
             )
         ]

@@ -166,7 +166,7 @@ class Settings(BaseSettings):
             secret = self.secret_key.get_secret_value()
             if secret == DEVELOPMENT_SECRET_KEY or len(secret) < 32:
                 raise ValueError("production needs a SECRET_KEY of its own, 32 characters or more")
-            if urlsplit(self.issuer).scheme == "http" and not _is_loopback(urlsplit(self.issuer).hostname or ""):
+            if urlsplit(self.issuer).scheme == "http" and not is_loopback(urlsplit(self.issuer).hostname or ""):
                 raise ValueError("production needs an https ISSUER (http is for loopback only)")
             if self.debug:
                 raise ValueError("production does not run with DEBUG")
@@ -209,7 +209,8 @@ def _one_line(error: Any) -> str:
     return f"{_PREFIX}{where.upper()}: {message}" if where else message
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Tell whether a host is this machine, by its name or address."""
     if host == "localhost":
         return True
     try:

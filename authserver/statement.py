@@ -15,7 +15,7 @@ Row = dict[str, Any]
 
 
 class Statement:
-    """A SELECT, INSERT, UPDATE or DELETE whose parameters are `bindparam`s, which returns one row at most."""
+    """A SELECT, INSERT, UPDATE or DELETE whose parameters are `bindparam`s."""
 
     def __init__(self, construct: Executable) -> None:
         self.construct = construct
@@ -53,9 +53,14 @@ class _Prepared:
 
     def row(self, record: Sequence[Any] | None) -> Row | None:
         """Return what the statement answered, by the names of its columns."""
-        if record is None:
-            return None
-        return {
-            name: convert(value) if convert else value
-            for (name, convert), value in zip(self._columns, record, strict=True)
-        }
+        return None if record is None else self.rows([record])[0]
+
+    def rows(self, records: Sequence[Sequence[Any]]) -> list[Row]:
+        """Return all that the statement answered, in the same form."""
+        return [
+            {
+                name: convert(value) if convert else value
+                for (name, convert), value in zip(self._columns, record, strict=True)
+            }
+            for record in records
+        ]

@@ -59,7 +59,7 @@ class Flow:
         """Return the code of a request that must succeed."""
         return sent_back(await self.authorize(**changes))["code"]
 
-    async def redeem(self, code: str, **changes: str | None) -> httpx.Response:
+    async def redeem(self, code: str, /, **changes: str | None) -> httpx.Response:
         """Trade a code as the client should; a change to None leaves a parameter out."""
         usual: dict[str, str | None] = {
             "grant_type": "authorization_code",

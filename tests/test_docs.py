@@ -26,6 +26,7 @@ from authserver.cli import program
 from authserver.clients import models as clients
 from authserver.keys import models as keys
 from authserver.oauth import errors as oauth_errors
+from authserver.oauth.authorization import refusals
 from authserver.observability import metrics
 from authserver.sessions import models as sessions
 from authserver.settings import DEVELOPMENT_SECRET_KEY, Settings
@@ -121,7 +122,7 @@ def documented_app() -> FastAPI:
 
 
 async def _slug_of(app: FastAPI, raised: Exception) -> str:
-    request = Request({"type": "http", "app": app, "method": "GET", "path": "/", "headers": [], "state": {}})
+    request = Request({"type": "http", "app": app, "method": "GET", "path": "/users/me", "headers": [], "state": {}})
     answer: Any = app.exception_handlers[type(raised)](request, raised)
     body = json.loads((await answer).body)
     return str(body["type"]).rpartition("#")[2]
@@ -131,7 +132,14 @@ async def test_every_problem_has_its_heading_and_every_heading_is_a_problem(docu
     raised = [errors.StoreUnavailable("database", "down"), errors.Busy("full"), errors.TooManyAttempts("account", 1)]
     slugs = {*_slugs(), *[await _slug_of(documented_app, one) for one in raised]}
     headings = set(re.findall(r"^## (.+)$", (DOCS / "errors.md").read_text(), re.MULTILINE))
-    assert headings - {"OAuth errors"} == slugs
+    assert headings - {"OAuth errors", "Errors of the authorization endpoint"} == slugs
+
+
+def test_every_error_of_the_authorization_endpoint_is_in_its_table() -> None:
+    told = {value.error for value in vars(refusals).values() if isinstance(value, oauth_errors.Refusal)}
+    told |= {"invalid_request", oauth_errors.INVALID_SCOPE.error, oauth_errors.INVALID_TARGET.error}
+    _, _, table = (DOCS / "errors.md").read_text().partition("\n## Errors of the authorization endpoint\n")
+    assert re.findall(r"^\| `(\w+)` \| [^|]", table, re.MULTILINE) == ["error", *sorted(told)]
 
 
 def test_each_problem_is_documented_with_its_status() -> None:
@@ -290,8 +298,13 @@ def test_a_diagram_begins_and_ends(diagram: Path) -> None:
     assert lines[-1] == "@enduml"
 
 
-def test_the_three_diagrams_are_there() -> None:
-    assert {diagram.stem for diagram in DIAGRAMS} == {"login_flow", "registration_flow", "circuit_breaker_flow"}
+def test_the_diagrams_are_there() -> None:
+    assert {diagram.stem for diagram in DIAGRAMS} == {
+        "authorization_code_flow",
+        "circuit_breaker_flow",
+        "login_flow",
+        "registration_flow",
+    }
 
 
 # The README's commands

@@ -218,7 +218,7 @@ async def test_each_algorithm_signs_what_its_published_key_verifies(new_node: Ne
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SecurityWarning)  # joserfc would have Ed25519 (RFC 9864); OIDC says EdDSA
         signed = jws.serialize_compact(header, b"{}", key.private, registry=registry)
-        explained = explain(signed, node.published())
+    explained = explain(signed, node.published())
     assert explained is not None
     assert explained.is_ours
 
@@ -236,6 +236,69 @@ async def test_the_event_loop_goes_on_while_a_key_is_made(new_node: NewNode, mon
     await asyncio.sleep(0.05)
     has_gone_on.set()
     assert await made in kids(node)
+
+
+@pytest.fixture
+def readings(monkeypatch: pytest.MonkeyPatch) -> list[Keyring]:
+    """Who has read the keys."""
+    found: list[Keyring] = []
+    read = Keyring._read
+
+    async def counted(node: Keyring) -> Any:
+        found.append(node)
+        return await read(node)
+
+    monkeypatch.setattr(Keyring, "_read", counted)
+    return found
+
+
+async def test_a_name_that_is_nobodys_is_looked_for_once(new_node: NewNode, readings: list[Keyring]) -> None:
+    node = new_node()
+    await node.load()
+    readings.clear()
+    for number in range(10):
+        assert await node.find("A" * 43) is None
+        assert await node.find(f"rubbish {number}") is None  # cannot be a name
+    assert len(readings) == 1
+
+
+async def test_names_that_nobody_has_share_readings(new_node: NewNode, readings: list[Keyring]) -> None:
+    node = new_node()
+    await node.load()
+    readings.clear()
+    found = await asyncio.gather(*[node.find(f"{number:043}") for number in range(500)])
+    assert found == [None] * 500
+    assert len(readings) == 1
+
+
+async def test_a_key_that_another_node_made_a_moment_ago_is_found_whatever_rubbish_came_before(
+    new_node: NewNode,
+) -> None:
+    node, other = new_node(), new_node()
+    await node.load()
+    for number in range(5):
+        assert await node.find(f"{number:043}") is None
+        kid = await other.rotate(at_once=True)
+        found = await asyncio.gather(node.find(kid), node.find(f"{number:043}"), node.find(kid))
+        assert [key and key.kid for key in found] == [kid, None, kid]
+
+
+async def test_a_name_is_looked_for_again_after_a_reading_that_failed_or_began_too_early(
+    new_node: NewNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node, other = new_node(), new_node()
+    await node.load()
+    kid = await other.rotate(at_once=True)
+
+    async def fails(_: Keyring) -> Any:
+        raise StoreUnavailable("database", "for the test")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Keyring, "_read", fails)
+        with pytest.raises(StoreUnavailable):
+            await node.find(kid)
+    found = await node.find(kid)
+    assert found is not None
 
 
 async def test_an_access_token_is_never_one_signed_for_something_else(

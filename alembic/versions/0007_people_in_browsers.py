@@ -117,11 +117,7 @@ def upgrade() -> None:
         sa.Column("attempts", sa.Integer(), nullable=False),
         sa.Column("next_try_at", WHEN, nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_logout_notices")),
-        sa.ForeignKeyConstraint(
-            ["client_id"], ["clients.id"], name=op.f("fk_logout_notices_client_id_clients"), ondelete="CASCADE"
-        ),
     )
-    op.create_index(op.f("ix_logout_notices_client_id"), "logout_notices", ["client_id"])
     op.create_index(op.f("ix_logout_notices_next_try_at"), "logout_notices", ["next_try_at"])
     if op.get_context().dialect.name == "postgresql":
         for table in GROWS_WITH_TRAFFIC:

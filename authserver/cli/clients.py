@@ -9,6 +9,7 @@ from authserver.cli import client_options as options
 from authserver.cli import ending, output, terminal
 from authserver.cli.command import command
 from authserver.cli.output import Answer
+from authserver.cli.password_report import password_report
 from authserver.errors import BadRequest, Conflict, NotFound
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from authserver.services import Services
 
 app = typer.Typer(help="Applications and resource servers.", no_args_is_help=True)
+app.command("password-report")(password_report)
 
 ClientId = Annotated[str, typer.Argument(metavar="CLIENT_ID", show_default=False)]
 _COLUMNS = ("client_id", "name", "grants", "scopes", "public", "introspect", "active")

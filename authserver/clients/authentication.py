@@ -114,7 +114,7 @@ class Clients:
             return None
         kept = self._kept.get(client_id) if briefly_cached else None
         if kept is None or monotonic() >= kept.asked_at + self._cache_seconds:
-            kept = await self._find(client_id)
+            kept = await (self._find_shared(client_id) if briefly_cached else self._find(client_id))
         return kept.client if kept is not None and kept.client.is_active else None
 
     async def is_active(self, client_id: str) -> bool:

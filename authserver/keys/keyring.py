@@ -20,6 +20,7 @@ from authserver.errors import AuthserverError, StoreUnavailable
 from authserver.keys import rotation
 from authserver.keys.models import SigningKey
 from authserver.keys.pairs import ES256, RS256, Algorithm, Key, Pairs
+from authserver.recent import Recent
 from authserver.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -30,6 +31,7 @@ _ALWAYS: tuple[Algorithm, ...] = (ES256, RS256)
 """Keys of other algorithms are made when somebody asks for them."""
 _LOCK = "signing keys"
 _RELOAD_PAUSE_SECONDS = 0.1
+_STRANGERS = 1000
 _KID = re.compile(r"[A-Za-z0-9_-]{43}")
 
 
@@ -65,6 +67,10 @@ class Keyring:
         """Those that could sign, by algorithm."""
         self._reading: Reading | None = None
         self._reload: asyncio.Task[None] | None = None
+        self._reload_at = 0.0
+        """Not before."""
+        self._strangers: Recent[str, float] = Recent(_STRANGERS)
+        """Names that no key had, and when each was first seen."""
 
     # What is known
 
@@ -91,7 +97,7 @@ class Keyring:
 
     async def find(self, kid: str) -> Key | None:
         """Return the key of that name, asking the database for one made a moment ago by another process."""
-        if kid not in self._keys and _KID.fullmatch(kid):
+        if kid not in self._keys and _KID.fullmatch(kid) and not self._is_stranger(kid):
             await self._reload_shared()
         key = self._keys.get(kid)
         return key if key is not None and self.holds(key) else None
@@ -234,6 +240,17 @@ class Keyring:
                     tx.add(key)
                     _record(tx, "signing_key_made", key, at_once=True)
 
+    def _is_stranger(self, kid: str) -> bool:
+        """Tell whether a name is nobody's: the keys have been read since we first saw it, and it was not there.
+
+        A key is in the database before it signs, so before anybody can show us its name.
+        """
+        seen_at = self._strangers.get(kid)
+        if seen_at is None:
+            self._strangers.put(kid, _loop_seconds())
+            return False
+        return self._reading is not None and self._reading.asked_at > seen_at
+
     async def _reload_shared(self) -> None:
         """Read again; all who wait share one reading, so rubbish cannot make more than ten of them a second."""
         if self._reload is None or self._reload.done():
@@ -241,7 +258,8 @@ class Keyring:
         await asyncio.shield(self._reload)
 
     async def _pause_and_load(self) -> None:
-        await asyncio.sleep(_RELOAD_PAUSE_SECONDS)
+        await asyncio.sleep(self._reload_at - _loop_seconds())
+        self._reload_at = _loop_seconds() + _RELOAD_PAUSE_SECONDS
         self._reload = None  # who comes from now on needs a reading that begins later
         await self.load()
 

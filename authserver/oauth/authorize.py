@@ -25,7 +25,7 @@ from authserver.oauth.authorization.request import (
 from authserver.oauth.authorization.response import WayBack, see_other
 from authserver.oauth.errors import Refusal
 from authserver.oauth.request import read_form_bytes, read_head
-from authserver.observability import requests
+from authserver.observability import metrics, requests
 from authserver.services import Services
 from authserver.sessions.browser import SignedIn
 
@@ -115,9 +115,9 @@ def _must_prove_anew(
     if first_seen is not None and authenticated_at >= first_seen:
         return False
     is_asked = not asked.prompts.isdisjoint({LOGIN, SELECT_ACCOUNT})
-    is_old = asked.max_age is not None and clock.now().timestamp() - authenticated_at > asked.max_age
+    is_old = asked.max_age is not None and clock.now().timestamp() - authenticated_at >= asked.max_age
     is_somebody_else = subjects is not None and str(who.user_id) not in subjects
-    return is_asked or is_old or asked.max_age == 0 or is_somebody_else
+    return is_asked or is_old or is_somebody_else
 
 
 def _must_consent(who: SignedIn, asked: AuthorizationRequest, client: Client, first_seen: int | None) -> bool:
@@ -131,19 +131,20 @@ def _must_consent(who: SignedIn, asked: AuthorizationRequest, client: Client, fi
 
 def _to_sign_in(house: Services, sent: Parameters, asked: AuthorizationRequest, who: SignedIn | None) -> Response:
     prompt = SELECT_ACCOUNT if SELECT_ACCOUNT in asked.prompts else LOGIN if who is not None else None
-    return _to_page(house, "/login", sent, asked, login_hint=asked.login_hint, prompt=prompt)
+    return _to_page(house, "login", sent, asked, login_hint=asked.login_hint, prompt=prompt)
 
 
 def _to_consent(house: Services, sent: Parameters, asked: AuthorizationRequest) -> Response:
-    return _to_page(house, "/consent", sent, asked, scope=asked.consent_to)
+    return _to_page(house, "consent", sent, asked, scope=asked.consent_to)
 
 
 def _to_page(house: Services, page: str, sent: Parameters, asked: AuthorizationRequest, **more: str | None) -> Response:
     """Send the browser to one of our pages, from where it comes back with the same request and a ticket."""
+    metrics.AUTHORIZATIONS.labels(page).inc()
     base = house.settings.base_path
     here_again = f"{base}/authorize?{sent.query((TICKET, ticket.issue(house.settings, sent)))}"
     known = {"continue": here_again, "client_id": asked.allowed.client_id, "ui_locales": asked.ui_locales, **more}
-    return see_other(f"{base}{page}?{urlencode({name: value for name, value in known.items() if value is not None})}")
+    return see_other(f"{base}/{page}?{urlencode({name: value for name, value in known.items() if value is not None})}")
 
 
 async def _code(house: Services, sent: Parameters, who: SignedIn, asked: AuthorizationRequest) -> str:

@@ -5,13 +5,14 @@ from starlette.responses import Response
 
 from authserver import services
 from authserver.clients.metadata import DEFAULT_SCOPES
-from authserver.oauth import client_jwt
+from authserver.oauth import claims, client_jwt
 from authserver.oauth.authorization.request import DISPLAYS, PROMPTS
 from authserver.oauth.authorization.response import MODES
 from authserver.oauth.grants import GRANTS
 from authserver.oauth.jwks import cacheable
+from authserver.sessions.browser import OFFLINE
 from authserver.settings import Settings
-from authserver.tokens.id_token import ACR
+from authserver.tokens import id_token
 
 _CLIENT_AUTHENTICATION = ["client_secret_basic", "client_secret_post", "client_secret_jwt", "private_key_jwt"]
 
@@ -27,15 +28,16 @@ def metadata(settings: Settings) -> dict[str, object]:
         "introspection_endpoint": f"{issuer}/introspect",
         "revocation_endpoint": f"{issuer}/revoke",
         "userinfo_endpoint": f"{issuer}/userinfo",
+        "end_session_endpoint": f"{issuer}/logout",
         "jwks_uri": f"{issuer}/.well-known/jwks.json",
-        "scopes_supported": list(DEFAULT_SCOPES),
+        "scopes_supported": [*DEFAULT_SCOPES, OFFLINE],
         "response_types_supported": ["code"],
         "response_modes_supported": list(MODES),
         "code_challenge_methods_supported": ["S256"],
         "authorization_response_iss_parameter_supported": True,
         "prompt_values_supported": list(PROMPTS),
         "display_values_supported": list(DISPLAYS),
-        "acr_values_supported": [ACR],
+        "acr_values_supported": [id_token.ACR],
         "claims_parameter_supported": True,
         "request_parameter_supported": True,
         "request_object_signing_alg_values_supported": client_jwt.ALGORITHMS,
@@ -50,7 +52,11 @@ def metadata(settings: Settings) -> dict[str, object]:
         "revocation_endpoint_auth_methods_supported": [*_CLIENT_AUTHENTICATION, "none"],
         "revocation_endpoint_auth_signing_alg_values_supported": client_jwt.ALGORITHMS,
         "subject_types_supported": ["public"],
-        "claims_supported": ["sub", "preferred_username", "updated_at", "email", "email_verified"],
+        "id_token_signing_alg_values_supported": list(id_token.ALGORITHMS),
+        "userinfo_signing_alg_values_supported": list(id_token.ALGORITHMS),
+        "claims_supported": [*id_token.CLAIMS, *claims.NAMES],
+        "backchannel_logout_supported": True,
+        "backchannel_logout_session_supported": True,
         "service_documentation": f"{issuer}/errors",
     }
 

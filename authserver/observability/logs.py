@@ -6,7 +6,7 @@ import re
 import sys
 import threading
 import time
-from asyncio import CancelledError
+from asyncio import AbstractEventLoop, CancelledError, get_running_loop
 from contextlib import nullcontext, suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -112,6 +112,7 @@ class _Handler(logging.StreamHandler[TextIO]):
         logging.Handler.__init__(self)
         self._name_of_stream = stream
         self._lines = _Formatter()
+        self._waiting: list[str] = []
         self.setFormatter(self._lines)
 
     @property
@@ -119,11 +120,24 @@ class _Handler(logging.StreamHandler[TextIO]):
         """The stream, looked up each time: others may have replaced it."""
         return getattr(sys, self._name_of_stream)  # type: ignore[no-any-return]
 
-    def write(self, log_data: dict[str, Any]) -> None:
-        """Write a line of fields that are in order already."""
-        line = self._lines.jsonify_log_record(log_data) + self.terminator
+    def write(self, log_data: dict[str, Any], loop: AbstractEventLoop) -> None:
+        """Write a line of fields that are in order already, together with all others of this turn of the event loop."""
+        if not self._waiting:
+            loop.call_soon(self.flush)
+        self._waiting.append(self._lines.jsonify_log_record(log_data))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record, after the lines that wait."""
+        if self._waiting:
+            self.flush()
+        super().emit(record)
+
+    def flush(self) -> None:
+        """Write the lines that wait."""
         with self.lock or nullcontext(), suppress(OSError, ValueError):  # the stream is gone: nobody is left to tell
-            self.stream.write(line)
+            lines, self._waiting = self._waiting, []
+            if lines:
+                self.stream.write(self.terminator.join([*lines, ""]))
             self.stream.flush()
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
@@ -144,7 +158,7 @@ def request(log: logging.Logger, fields: dict[str, Any]) -> None:
     handlers = logging.getLogger().handlers
     if len(handlers) == 1 and isinstance(handlers[0], _Handler):
         fixed = {"timestamp": _timestamp(time.time()), "level": "INFO", "logger": log.name, "event": "request"}
-        handlers[0].write({**fixed, **(request_fields.get() or {}), **fields})
+        handlers[0].write({**fixed, **(request_fields.get() or {}), **fields}, get_running_loop())
     else:
         log.info("request", extra=fields)
 

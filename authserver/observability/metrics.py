@@ -47,12 +47,21 @@ REQUEST_SECONDS = _seconds("http_request_duration", "Time from the request's hea
 GRANTS = _counter(
     "grants_total", "Requests at /token of authenticated clients: issued, or the error.", "grant", "outcome"
 )
+AUTHORIZATIONS = _counter(
+    "authorizations_total", "What /authorize answered: code, login or consent (our pages), or the error.", "outcome"
+)
 INTROSPECTIONS = _counter("introspections_total", "Answers of /introspect: active or inactive.", "outcome")
 REVOCATIONS = _counter("revocations_total", "Tokens revoked at /revoke: access_token or refresh_token.", "kind")
 SESSIONS_STARTED = _counter("sessions_started_total", "Sign-ins.")
 SESSIONS_REVOKED = _counter("sessions_revoked_total", "Sessions ended before their time.", "reason")
 REFRESH_RETRIES = _counter("refresh_retries_total", "Just-used refresh tokens that got their successor once more.")
 REFRESH_REUSES = _counter("refresh_reuses_total", "Spent refresh tokens that came back: their session was ended.")
+LOGOUT_NOTICES = _counter(
+    "logout_notices_total", "Notices of logout sent to clients: delivered, failed (tried again) or given_up.", "outcome"
+)
+LOGOUT_NOTICES_WAITING = _gauge(
+    "logout_notices_waiting", "Notices of logout that are not delivered yet.", workers="livemostrecent"
+)
 
 DENYLIST_ANSWERS = _counter(
     "denylist_answers_total", "Who said whether a token is revoked: redis or database.", "source"
@@ -102,6 +111,8 @@ for _outcome in ("active", "inactive"):
     INTROSPECTIONS.labels(_outcome)
 for _outcome in ("written", "failed"):
     DENYLIST_WRITES.labels(_outcome)
+for _outcome in ("delivered", "failed", "given_up"):
+    LOGOUT_NOTICES.labels(_outcome)
 
 
 def count_request(route: str, method: str, status: int, seconds: float) -> None:

@@ -6,7 +6,7 @@ Pure ASGI: BaseHTTPMiddleware costs time and leaks database connections when a r
 import asyncio
 import ipaddress
 import logging
-import os
+import random
 import re
 from functools import lru_cache
 from inspect import isawaitable
@@ -178,7 +178,7 @@ def _request_id(scope: Scope) -> str:
     for name, value in scope["headers"]:
         if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
             return str(value.decode())
-    return os.urandom(16).hex()
+    return f"{random.getrandbits(128):032x}"
 
 
 def _route(scope: Scope) -> str:

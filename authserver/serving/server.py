@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 DRAIN_SECONDS = 15
 """What is in flight has so long to finish after SIGTERM."""
+_GARBAGE_AFTER = 10_000
+"""So many new objects are there before any is looked at; 700 is for programs that are short of memory."""
 KEEP_ALIVE_SECONDS = 65
 """Longer than the minute after which load balancers usually close, so that we never close what they just reuse."""
 
@@ -37,6 +39,7 @@ class Server(uvicorn.Server):
         if self.started:
             gc.collect()
             gc.freeze()
+            gc.set_threshold(_GARBAGE_AFTER)
             self._on_ready()
 
     async def shutdown(self, sockets: Sockets | None = None) -> None:

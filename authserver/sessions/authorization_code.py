@@ -7,10 +7,10 @@ ends the session.
 
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, cast
+from typing import cast
 from uuid import UUID, uuid4
 
-from sqlalchemy import Row, Select, String, Table, bindparam, insert, select, update
+from sqlalchemy import Row, String, Table, bindparam, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from authserver import audit, clock, opaque
@@ -26,6 +26,7 @@ from authserver.users.models import User
 
 PREFIX = "authserver_ac_"
 """For secret scanners."""
+Ground = Row[str, str | None, str | None]
 _TABLE = cast("Table", AuthorizationCode.__table__)
 _ISSUE = Statement(insert(_TABLE).returning(_TABLE.c.code_hash))
 _FIND = Statement(select(*_TABLE.columns).where(_TABLE.c.code_hash == bindparam("this", type_=String)))
@@ -89,8 +90,8 @@ class AuthorizationCodes:
                 return None
             session_id = uuid4()
             async with self._db.write() as tx:
-                ground = (await tx.execute(_ground(code, client))).one_or_none()
-                if ground is None or not _covers(ground, code.scope):
+                ground = await _ground(tx, code, client)
+                if ground is None:
                     return None
                 if await _take(tx, code, session_id):
                     return await self._start(tx, code, client, session_id, ground)
@@ -98,7 +99,7 @@ class AuthorizationCodes:
         return None
 
     async def _start(
-        self, tx: AsyncSession, code: AuthorizationCode, client: Client, session_id: UUID, ground: Row[Any]
+        self, tx: AsyncSession, code: AuthorizationCode, client: Client, session_id: UUID, ground: Ground
     ) -> SignIn | None:
         return await self._sessions.start(
             session_id=session_id,
@@ -109,7 +110,7 @@ class AuthorizationCodes:
             grant="authorization_code",
             scope=code.scope,
             refreshable="refresh_token" in client.grants,
-            ip=ground.ip,
+            ip=ground.ip,  # of the browser, for that is where the user is; who asks may be a server
             user_agent=ground.user_agent,
             browser_session_id=code.browser_session_id,
             authenticated=Authenticated(code.authenticated_at, code.amr),
@@ -135,19 +136,17 @@ class AuthorizationCodes:
                 )
 
 
-def _ground(code: AuthorizationCode, client: Client) -> Select[str, str | None, str | None, str | None]:
-    """Ask for all that a code stands on, and have it stay so until the transaction ends.
+async def _ground(tx: AsyncSession, code: AuthorizationCode, client: Client) -> Ground | None:
+    """Return whose code it is and from which browser, None if something is gone that it stands on.
 
-    Locked in the order of `of`, which is everybody's: nobody waits in a circle.
+    What is there stays so until the transaction ends. It is locked in the order of everybody who locks several of them
+    (user, client, browser, consent, code, sessions), so nobody waits in a circle.
     """
-    stands_on: list[type[User | Client | BrowserSession | Consent]] = [User, Client, BrowserSession, Consent]
-    consent = (Consent.user_id == User.id) & (Consent.client_id == Client.id)
     query = (
-        select(User.username, BrowserSession.ip, BrowserSession.user_agent, Consent.scope)
+        select(User.username, BrowserSession.ip, BrowserSession.user_agent)
         .select_from(User)
         .join(Client, Client.id == code.client_id)
         .join(BrowserSession, BrowserSession.user_id == User.id)
-        .join(Consent, consent, isouter=client.is_trusted)
         .where(
             User.id == code.user_id,
             User.is_active,
@@ -156,12 +155,13 @@ def _ground(code: AuthorizationCode, client: Client) -> Select[str, str | None, 
             BrowserSession.id == code.browser_session_id,
         )
     )
-    return query.with_for_update(read=True, of=stands_on[:3] if client.is_trusted else stands_on)
-
-
-def _covers(ground: Row[Any], scope: str) -> bool:
-    """Tell whether what is allowed now covers what the code is for: it may have been withdrawn and given anew."""
-    return ground.scope is None or set(scope.split(" ")) <= set(ground.scope.split(" "))
+    ground = (await tx.execute(query.with_for_update(read=True, of=[User, Client, BrowserSession]))).one_or_none()
+    if ground is None or client.is_trusted:
+        return ground
+    of_both = (Consent.user_id == code.user_id, Consent.client_id == code.client_id)
+    allowed = await tx.scalar(select(Consent.scope).where(*of_both).with_for_update(read=True))
+    # It may have been withdrawn since, and given anew for less.
+    return ground if allowed is not None and set(code.scope.split(" ")) <= set(allowed.split(" ")) else None
 
 
 async def _take(tx: AsyncSession, code: AuthorizationCode, session_id: UUID) -> bool:

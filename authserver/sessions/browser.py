@@ -9,8 +9,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from authserver import clock, opaque
 from authserver.db import Database, UTCDateTime
+from authserver.sessions import logout_notices
 from authserver.sessions.lifecycle import Sessions
 from authserver.sessions.models import BrowserSession, Consent, UserSession
+from authserver.sessions.statements import has_scope, is_alive
 from authserver.settings import Settings
 from authserver.statement import Statement
 from authserver.users.models import User
@@ -119,13 +121,16 @@ class BrowserSessions:
     async def end(self, tx: AsyncSession, *which: ColumnElement[bool], because: str) -> int:
         """Sign out the browsers that meet the conditions, and what came from them, save what may live offline.
 
+        The clients of that hear of the logout too, and may go on (Back-Channel Logout §2.7).
         `tx` comes from `denylist.revoking()`. Returns how many browsers they were.
         """
         query = delete(BrowserSession).where(*which).returning(BrowserSession.id)
         ended = (await tx.scalars(query.execution_options(synchronize_session=False))).all()
         if ended:
             came_from_them = UserSession.browser_session_id.in_(ended)
-            await self._sessions.end(tx, came_from_them, ~_is_offline(), because=because)
+            await self._sessions.end(tx, came_from_them, ~has_scope(OFFLINE), because=because)
+            lives_on = is_alive(clock.now())
+            await logout_notices.write(self._db, tx, came_from_them, has_scope(OFFLINE), lives_on)
         return len(ended)
 
     async def alive(self, tx: AsyncSession, user_id: UUID) -> list[BrowserSession]:
@@ -141,10 +146,6 @@ class BrowserSessions:
             .order_by(BrowserSession.created_at.desc())
         )
         return list(await tx.scalars(query))
-
-
-def _is_offline() -> ColumnElement[bool]:
-    return (" " + UserSession.scope + " ").contains(f" {OFFLINE} ")
 
 
 def _hash(cookie: str) -> str:

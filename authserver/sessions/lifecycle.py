@@ -23,7 +23,7 @@ from authserver.clients.models import Client
 from authserver.db import Database
 from authserver.gathering import Gathering
 from authserver.observability import metrics
-from authserver.sessions import refresh_token, statements
+from authserver.sessions import logout_notices, refresh_token, statements
 from authserver.sessions.models import UserSession
 from authserver.sessions.refresh_token import RefreshToken
 from authserver.sessions.statements import is_alive
@@ -34,6 +34,13 @@ from authserver.tokens.truth import Entries
 
 _AT_ONCE = 100
 """So many sessions are ended in one transaction."""
+_ENDED = (
+    UserSession.id,
+    UserSession.browser_session_id,
+    UserSession.tokens_expire_at,
+    UserSession.expires_at,
+    UserSession.revoked_at,
+)
 
 
 @dataclass(frozen=True)
@@ -284,12 +291,15 @@ class Sessions:
                 revoked_at=func.coalesce(UserSession.revoked_at, now),
                 revoked_because=func.coalesce(UserSession.revoked_because, because),
             )
-            .returning(UserSession.id, UserSession.tokens_expire_at, UserSession.expires_at, UserSession.revoked_at)
+            .returning(*_ENDED)
             .execution_options(synchronize_session=False)
         )
         rows = result.all()
         await self._denylist.deny(tx, {session_entry(row.id): row.tokens_expire_at for row in rows})
         ended = [row for row in rows if row.revoked_at == now]
+        from_browsers = [row.id for row in ended if row.browser_session_id is not None]
+        if from_browsers:
+            await logout_notices.write(self._db, tx, UserSession.id.in_(from_browsers))
         metrics.SESSIONS_REVOKED.labels(because).inc(len(ended))
         return sum(row.expires_at > now for row in ended)
 

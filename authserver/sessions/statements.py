@@ -28,7 +28,7 @@ from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 
 from authserver.clients.models import Client
 from authserver.db import UTCDateTime
-from authserver.sessions.models import UserSession
+from authserver.sessions.models import LogoutNotice, UserSession
 from authserver.statement import Statement
 from authserver.tokens.models import DenylistEntry
 from authserver.tokens.truth import STATE
@@ -38,6 +38,11 @@ from authserver.users.models import User
 def is_alive(now: datetime | BindParameter[datetime]) -> ColumnElement[bool]:
     """Return the condition for a session that has neither been ended nor run out."""
     return and_(UserSession.revoked_at.is_(None), UserSession.expires_at > now)
+
+
+def has_scope(name: str) -> ColumnElement[bool]:
+    """Return the condition for a session that was granted a scope."""
+    return (" " + UserSession.scope + " ").contains(f" {name} ", autoescape=True)
 
 
 def _later(column: ColumnElement[datetime] | object, value: ColumnElement[datetime]) -> ColumnElement[datetime]:
@@ -158,9 +163,35 @@ _ended = (
     .returning(
         (literal("s:") + cast_to(UserSession.id, String)).label("entry"),
         (UserSession.tokens_expire_at + bindparam("margin", type_=Interval)).label("forget_at"),
+        UserSession.id,
+        UserSession.user_id,
+        UserSession.client_id,
+        and_(
+            UserSession.revoked_at == _date("now"), UserSession.browser_session_id.is_not(None), has_scope("openid")
+        ).label("is_heard_of"),
     )
     .cte("ended")
 )
+_noticed = (
+    insert(LogoutNotice)
+    .from_select(
+        ["id", "client_id", "user_id", "session_id", "created_at", "attempts", "next_try_at"],
+        select(
+            func.gen_random_uuid(),
+            _ended.c.client_id,
+            _ended.c.user_id,
+            _ended.c.id,
+            func.now(),
+            literal(0),
+            func.now(),
+        )
+        .join(Client, Client.id == _ended.c.client_id)
+        .where(_ended.c.is_heard_of, Client.backchannel_logout_uri.is_not(None)),
+        include_defaults=False,
+    )
+    .cte("noticed")
+)
+"""What logout_notices.write does. Those who ended a session before us have written theirs."""
 END = Statement(
     select(
         select(func.array_agg(_ended.c.entry)).scalar_subquery().label("entries"),
@@ -174,7 +205,8 @@ END = Statement(
             include_defaults=False,
         )
         .on_conflict_do_nothing()
-        .cte("written")
+        .cte("written"),
+        _noticed,
     )
 )
 """lifecycle.end for some sessions, denylist.deny and the state of the copy (truth.write_by), on PostgreSQL."""

@@ -15,8 +15,8 @@ from authserver.settings import Settings
 ALGORITHMS: tuple[Algorithm, ...] = (RS256, ES256, EDDSA)
 ACR = "1"
 """ISO/IEC 29115, level 1: a password was given, and nobody has looked at whose passport. There is no more to claim."""
-OURS = frozenset({"sub", "auth_time", "acr", "amr", "azp", "sid"})
-"""Claims that every ID token has, whether they are asked for by name or not."""
+CLAIMS = ("iss", "sub", "aud", "azp", "exp", "iat", "auth_time", "nonce", "acr", "amr", "at_hash", "sid")
+"""All but `nonce` are in every ID token, whether they are asked for by name or not."""
 _TYPE = "JWT"
 _HASHES = {RS256: hashlib.sha256, ES256: hashlib.sha256, EDDSA: hashlib.sha512}
 """The hash of each algorithm, for at_hash (OIDC Core §3.1.3.6); Ed25519 has SHA-512 in it (RFC 8032 §5.1)."""
@@ -40,7 +40,7 @@ class IdTokens:
 
     async def prepare(self, algorithm: str) -> None:
         """See to it that `issue` can sign; StoreUnavailable while it cannot, which is for minutes with a first key."""
-        name = _known(algorithm)
+        name = known(algorithm)
         await self._keyring.introduce(name)
         self._keyring.signing_key(name)
 
@@ -59,7 +59,7 @@ class IdTokens:
         more: Mapping[str, object] | None = None,
     ) -> str:
         """Return the signed token, of an access token that it is sent with; `more` are claims that were asked for."""
-        name = _known(algorithm)
+        name = known(algorithm)
         claims: dict[str, Any] = {
             **(more or {}),
             "iss": self._issuer,
@@ -95,7 +95,7 @@ class IdTokens:
         return Hint(*cast("list[str]", texts)) if key is not None and is_signed(key, token) else None
 
 
-def _known(algorithm: str) -> Algorithm:
+def known(algorithm: str) -> Algorithm:
     """Return the algorithm that a client is registered for, which registration has looked at."""
     (name,) = (known for known in ALGORITHMS if known == algorithm)
     return name

@@ -3,9 +3,9 @@
 import asyncpg
 
 _CLIENT = """
-INSERT INTO clients (id, name, grants, scopes, audience, redirect_uris, may_introspect, is_active, created_at,
-                     updated_at)
-VALUES ('crowd', 'The crowd', '[]', '["openid"]', '[]', '[]', false, true, now(), now())
+INSERT INTO clients (id, name, grants, scopes, audience, redirect_uris, may_introspect, is_active, own_session_id,
+                     created_at, updated_at)
+VALUES ('crowd', 'The crowd', '[]', '["openid"]', '[]', '[]', false, true, gen_random_uuid(), now(), now())
 """
 _USERS = """
 INSERT INTO users (id, email, email_key, username, username_key, hashed_password, is_active, is_superuser, generation,

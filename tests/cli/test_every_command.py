@@ -52,6 +52,8 @@ async def test_each_prints_one_json_document_and_nothing_else(
     made = await answer("clients", "create", "--name", "App", "--client-id", "app", "--grant", "password")
     await answer("clients", "list")
     await answer("clients", "show", "app")
+    await answer("clients", "update", "app", "--scope", "openid")
+    await answer("clients", "password-report")
     await answer("clients", "rotate-secret", "app")
     keys = tmp_path / "keys.json"
     keys.write_text(json.dumps(key_set(KEYS["ES256"])))

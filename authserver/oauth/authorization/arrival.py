@@ -20,6 +20,8 @@ async def meant(services: Services, client: Client, sent: Parameters, *, has_tic
         return found
     if sent.fault:
         return sent.fault
+    if uri is not None and "request" in sent.values:
+        return refusals.invalid_request("The parameters request and request_uri exclude each other.")
     if uri is not None:
         return refusals.REQUEST_URI_NOT_SUPPORTED
     if client.require_pushed_requests:

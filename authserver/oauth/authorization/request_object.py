@@ -13,7 +13,7 @@ from authserver.oauth.errors import Refusal
 from authserver.services import Services
 from authserver.text import is_clean
 
-_TYPES = ("jwt", "oauth-authz-req+jwt")
+_TYPES = ("jwt", "oauth-authz-req+jwt", "application/oauth-authz-req+jwt")
 _OF_THE_JWT = frozenset({"iss", "aud", "exp", "nbf", "iat", "jti", "sub"})
 _NEVER_INSIDE = frozenset({"request", "request_uri"})
 Values = dict[str, str]

@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from authserver.oauth.errors import Refusal
+from authserver.observability import metrics
 
 QUERY, FRAGMENT, FORM_POST = "query", "fragment", "form_post"
 MODES = (QUERY, FRAGMENT, FORM_POST)
@@ -52,10 +53,12 @@ class WayBack:
 
     def code(self, code: str) -> Response:
         """Send a code."""
+        metrics.AUTHORIZATIONS.labels("code").inc()
         return self._answer({"code": code})
 
     def refusal(self, refusal: Refusal) -> Response:
         """Send an error."""
+        metrics.AUTHORIZATIONS.labels(refusal.error).inc()
         reason = refusal.reason or refusal.description
         log.info("authorization_refused", extra={"error": refusal.error, "reason": reason})
         return self._answer({"error": refusal.error, "error_description": refusal.description})

@@ -13,7 +13,7 @@ from authserver.services import Services
 from authserver.sessions.lifecycle import SignIn
 from authserver.tokens import access_token
 
-ABOUT_A_USER = frozenset({"openid", "profile", "email"})
+ABOUT_A_USER = frozenset({"openid", "profile", "email", "offline_access"})
 """Scopes that say something of a person (OpenID Connect Core §5.4), so nothing here."""
 
 
