@@ -21,6 +21,8 @@ class Receiver:
     heads: list[str] = field(default_factory=list)
     tokens: list[str] = field(default_factory=list)
     port: int = 0
+    hanging: int = 0
+    most_hanging: int = 0
 
     @property
     def uri(self) -> str:
@@ -28,13 +30,16 @@ class Receiver:
 
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        self.heads.append(head)
         fields = dict(line.lower().split(": ", 1) for line in head.split("\r\n")[1:] if line)
         body = (await reader.readexactly(int(fields["content-length"]))).decode()
-        self.heads.append(head)
         self.tokens += parse_qs(body, strict_parsing=True)["logout_token"]
         status = self.statuses.pop(0) if len(self.statuses) > 1 else self.statuses[0]
         if status == HANG:
+            self.hanging += 1
+            self.most_hanging = max(self.most_hanging, self.hanging)
             await reader.read()  # until the deliverer hangs up
+            self.hanging -= 1
         else:
             writer.write(f"HTTP/1.1 {status} As told\r\n{self.headers}Content-Length: 0\r\n\r\n".encode())
         writer.close()

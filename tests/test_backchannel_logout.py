@@ -5,6 +5,7 @@ import dataclasses
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import timedelta
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -186,7 +187,7 @@ async def test_one_session_ended_twice_is_told_once(services: Services, new_flow
 # ── what is in the way ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("statuses", [[500, 503, 200], [400, 204], [302, 200], [100, 200]], ids=str)
+@pytest.mark.parametrize("statuses", [[500, 503, 200], [400, 204], [302, 200], [307, 200]], ids=str)
 async def test_a_client_that_does_not_say_that_it_heard_is_told_again(
     services: Services, new_flow: NewFlow, statuses: list[int]
 ) -> None:
@@ -198,7 +199,7 @@ async def test_a_client_that_does_not_say_that_it_heard_is_told_again(
         await all_settled(services, flow)
         assert len({claims["jti"] for claims in told}) == len(statuses)  # each with a token of its own
         assert len({claims["sid"] for claims in told}) == 1
-        assert not elsewhere.tokens  # a redirect is not followed
+        assert not elsewhere.heads  # a redirect is not followed
 
 
 async def test_a_client_that_hangs_holds_up_neither_requests_nor_other_clients(
@@ -207,21 +208,23 @@ async def test_a_client_that_hangs_holds_up_neither_requests_nor_other_clients(
     monkeypatch.setattr(logout_delivery, "TIMEOUT_SECONDS", 2.0)
     async with receiving(HANG) as hanging, receiving() as healthy:
         slow = await new_flow(backchannel_logout_uri=hanging.uri)
-        for _ in range(12):
-            await slow.tokens()
-        await end(services, slow)
+        ended = [uuid4() for _ in range(40)]  # more than a process delivers at a time
+        async with services.db.write() as tx:
+            about = {"client_id": slow.app.client_id, "user_id": slow.user.id}
+            tx.add_all(LogoutNotice(session_id=session_id, **about) for session_id in ended)
         await heard(hanging, 4)
         flow = await new_flow(backchannel_logout_uri=healthy.uri)
         await flow.tokens()
         await end(services, flow)
         await heard(healthy)
-        assert await waiting(services, slow) == 12
+        assert await waiting(services, slow) == 40
+        assert hanging.most_hanging < 8
         pool = services.db.engine.pool
         if isinstance(pool, QueuePool):
             assert pool.checkedout() <= 1  # whoever waits for a client holds no connection; one may just be looking
         hanging.statuses[:] = [200]
         await all_settled(services, slow)
-        assert len({claims_of(token)["sid"] for token in hanging.tokens}) == 12
+        assert len({claims_of(token)["sid"] for token in hanging.tokens}) == 40
 
 
 async def test_a_client_that_is_not_there_is_tried_again(services: Services, new_flow: NewFlow) -> None:
