@@ -34,7 +34,7 @@ async def authenticate(request: Request, *, scope: str | None = None, in_form: s
     StoreUnavailable when nobody knows whether the token has been revoked: never a guess.
     """
     if in_form is None:
-        token = _token(request)
+        token = token_of(request)
     elif "authorization" in request.headers:
         raise malformed("Send the access token in the header or in the form, not in both.")
     else:
@@ -57,8 +57,8 @@ async def authenticate(request: Request, *, scope: str | None = None, in_form: s
     return Caller(user, claims)
 
 
-def _token(request: Request) -> str:
-    """Return the bearer token of the Authorization header (RFC 6750 §2.1)."""
+def token_of(request: Request) -> str:
+    """Return the bearer token of the Authorization header (RFC 6750 §2.1); Unauthenticated or BadRequest."""
     headers = request.headers.getlist("authorization")
     scheme, _, token = (headers[0] if headers else "").partition(" ")
     if not headers or scheme.lower() != "bearer":

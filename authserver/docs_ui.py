@@ -1,6 +1,6 @@
 """Swagger UI at /docs from our own files, so that it works without the internet, and the page of error types."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import fastapi_swagger  # only for the files of Swagger UI that it carries
@@ -12,6 +12,8 @@ from starlette.routing import BaseRoute, Route
 from authserver.clients import demo
 from authserver.errors import NotFound
 from authserver.settings import Settings
+
+Endpoint = Callable[[Request], Awaitable[Response]]
 
 _RESOURCES = Path(fastapi_swagger.__file__).parent / "resources"
 _ASSETS = {
@@ -48,9 +50,36 @@ const ui = SwaggerUIBundle({
   persistAuthorization: false,
   presets: [SwaggerUIBundle.presets.apis],
   layout: "BaseLayout",
+  oauth2RedirectUrl: new URL("docs/oauth2-redirect", location.href).href,
 });
 ui.initOAuth(%s);
 """
+_REDIRECT_PAGE = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<title>authserver: back to the API documentation</title>
+<script src="oauth2-redirect.js"></script>
+</html>
+"""
+# Swagger UI's own page has its script inside, and takes an answer whose `state` is not the one that was sent.
+_REDIRECT_SCRIPT = """"use strict";
+const asked = window.opener?.swaggerUIRedirectOauth2;
+if (asked) {
+  const answer = new URLSearchParams(location.search);
+  const complain = (message) => asked.errCb({ authId: asked.auth.name, source: "auth", level: "error", message });
+  if (answer.get("state") !== asked.state) {
+    complain("The answer is not to the question that was asked (state).");
+  } else if (answer.has("code")) {
+    delete asked.state;
+    asked.auth.code = answer.get("code");
+    asked.callback({ auth: asked.auth, redirectUrl: asked.redirectUrl });
+  } else {
+    complain(`${answer.get("error")}: ${answer.get("error_description") ?? "no further reason was given"}`);
+  }
+  window.close();
+}
+"""
+_OAUTH = {"usePkceWithAuthorizationCodeGrant": True, "scopes": "openid profile email", "appName": "API documentation"}
 
 
 def routes(settings: Settings) -> Sequence[BaseRoute]:
@@ -58,21 +87,29 @@ def routes(settings: Settings) -> Sequence[BaseRoute]:
     error_types = [Route("/errors", _errors)]
     if not settings.serves_docs:
         return error_types
-    oauth = {"clientId": demo.CLIENT_ID, "appName": "API documentation"} if settings.is_development else {}
-    start = _START % orjson.dumps(oauth).decode()
-
-    async def page(_request: Request) -> Response:
-        return HTMLResponse(_PAGE, headers={"Content-Security-Policy": _POLICY, "Cache-Control": "no-cache"})
-
-    async def start_script(_request: Request) -> Response:
-        return Response(start, headers={"Cache-Control": "no-cache"}, media_type="text/javascript")
-
+    oauth = _OAUTH | ({"clientId": demo.CLIENT_ID} if settings.is_development else {})
     return [
-        Route("/docs", page),
-        Route("/docs/start.js", start_script),
+        Route("/docs", _page(_PAGE)),
+        Route("/docs/start.js", _script(_START % orjson.dumps(oauth).decode())),
+        Route(demo.REDIRECT_PATH, _page(_REDIRECT_PAGE)),
+        Route(f"{demo.REDIRECT_PATH}.js", _script(_REDIRECT_SCRIPT)),
         Route("/docs/{name}", _asset),
         *error_types,
     ]
+
+
+def _page(text: str) -> Endpoint:
+    async def page(_request: Request) -> Response:
+        return HTMLResponse(text, headers={"Content-Security-Policy": _POLICY, "Cache-Control": "no-cache"})
+
+    return page
+
+
+def _script(text: str) -> Endpoint:
+    async def script(_request: Request) -> Response:
+        return Response(text, headers={"Cache-Control": "no-cache"}, media_type="text/javascript")
+
+    return script
 
 
 async def _asset(request: Request) -> Response:

@@ -9,12 +9,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 from typing import Any, cast
+from unittest.mock import AsyncMock
 
 import httpx
 import pytest
 from fastapi import FastAPI
 
 from authserver.services import Services
+from authserver.sessions.logout_delivery import LogoutDelivery
 from authserver.settings import Settings
 from tests import application, servers, stores
 from tests.code_flow import new_flow
@@ -131,6 +133,12 @@ async def client_with(app_with: Callable[..., Awaitable[FastAPI]]) -> AsyncItera
             return await stack.enter_async_context(application.client_of(app, address))
 
         yield start
+
+
+@pytest.fixture
+def only_programs_deliver(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave notices of logout to server processes: the applications in this one would sign them as another issuer."""
+    monkeypatch.setattr(LogoutDelivery, "_is_any_due", AsyncMock(return_value=False))
 
 
 @pytest.fixture

@@ -41,6 +41,10 @@ DIAGRAMS = sorted(DOCS.glob("sequence_diagrams/*.puml"))
 TABLES = (audit, clients, keys, sessions, throttle, tokens, users)
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 ANYTHING = "…"
+PERSON = (
+    f'ANSWER=$(PYTHONPATH="{ROOT}" "{sys.executable}" -m tests.interop.person ada "$ADDRESS" http://127.0.0.1:3000/)'
+)
+"""What stands in for the reader, who opens an address in a browser and pastes where it ends."""
 
 
 def name_of(page: Path) -> str:
@@ -303,6 +307,7 @@ def test_the_diagrams_are_there() -> None:
         "authorization_code_flow",
         "circuit_breaker_flow",
         "login_flow",
+        "logout_flow",
         "registration_flow",
     }
 
@@ -355,6 +360,7 @@ async def test_the_readme_runs_as_it_is_written(tmp_path: Path) -> None:
     try:
         await server.ready()
         script = "printf '\\n=====\\n'\n".join(block for block, _ in steps)
+        script = script.replace("read -r ANSWER", PERSON)
         answers = (await run(script.replace("http://127.0.0.1:8000", server.url))).split("\n=====\n")
     finally:
         server.kill()

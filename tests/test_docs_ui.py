@@ -64,15 +64,26 @@ async def test_every_reference_in_the_description_resolves(client: httpx.AsyncCl
                 assert set(requirement) <= set(schemes)
 
 
-@pytest.mark.parametrize("path", ["/docs", "/docs/start.js", "/docs/swagger-ui-bundle.js", "/docs/swagger-ui.css"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/docs",
+        "/docs/start.js",
+        "/docs/swagger-ui-bundle.js",
+        "/docs/swagger-ui.css",
+        "/docs/oauth2-redirect",
+        "/docs/oauth2-redirect.js",
+    ],
+)
 async def test_swagger_ui_comes_from_our_own_files(client: httpx.AsyncClient, path: str) -> None:
     response = await client.get(path)
     assert response.status_code == 200
     assert len(response.content) > 100
 
 
-async def test_the_page_runs_no_script_but_ours(client: httpx.AsyncClient) -> None:
-    page = await client.get("/docs")
+@pytest.mark.parametrize("path", ["/docs", "/docs/oauth2-redirect"])
+async def test_the_page_runs_no_script_but_ours(client: httpx.AsyncClient, path: str) -> None:
+    page = await client.get(path)
     assert "script-src 'self';" in page.headers["content-security-policy"]
     assert "http" not in page.text
 
@@ -87,7 +98,7 @@ async def test_no_other_file_is_served(client: httpx.AsyncClient, path: str) -> 
 async def test_production_has_no_docs_unless_switched_on(client_with: Callable[..., Any]) -> None:
     secret = "a secret of thirty-two characters or more"
     production = await client_with(environment="production", secret_key=secret)
-    for path in ("/docs", "/docs/start.js", "/openapi.json"):
+    for path in ("/docs", "/docs/start.js", "/docs/oauth2-redirect", "/openapi.json"):
         assert (await production.get(path)).status_code == 404
     assert (await production.get("/errors")).status_code == 200
     switched_on = await client_with(environment="production", secret_key=secret, docs_enabled=True)

@@ -25,6 +25,7 @@ CLIENT_COLUMNS = (
     sa.Column("uri", sa.String(2000)),
     sa.Column("policy_uri", sa.String(2000)),
     sa.Column("tos_uri", sa.String(2000)),
+    sa.Column("registration_token_hash", sa.String(64)),
 )
 SESSION_COLUMNS = (
     sa.Column("browser_session_id", sa.Uuid()),

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from authserver.users.models import User
 
 NO_STORE = {"Cache-Control": "no-store"}
-BEARER: list[dict[str, list[str]]] = [{"password": []}, {"bearer": []}]
+BEARER: list[dict[str, list[str]]] = [{"sign_in": []}, {"bearer": []}]
 """The ways in, for /openapi.json."""
 _USER_EXAMPLE: dict[str, Any] = {
     "id": "0b0c4a52-4ed9-4f57-9c3f-0d7a3ff9a001",

@@ -60,6 +60,8 @@ class Client(Base):
     """Its own page, for people, as the next two."""
     policy_uri: Mapped[str | None] = mapped_column(String(2000))
     tos_uri: Mapped[str | None] = mapped_column(String(2000))
+    registration_token_hash: Mapped[str | None] = mapped_column(String(64))
+    """Of what it manages its own registration with (RFC 7592 §3); absent where the operator made it."""
     may_introspect: Mapped[bool] = mapped_column(default=False)
     """May see every token, not only its own and those made for it."""
     is_active: Mapped[bool] = mapped_column(default=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, cast
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from authserver import audit, clock, opaque
@@ -16,6 +16,8 @@ from authserver.clients.metadata import Metadata
 from authserver.clients.models import Client
 from authserver.errors import Fault, InvalidInput
 from authserver.text import is_clean
+
+REGISTRATION_TOKEN_PREFIX = "authserver_rat_"
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,19 @@ async def delete(tx: AsyncSession, client: Client) -> None:
     """Delete a `locked` client, after the caller has ended the sessions: their rows go too, the denylist stays."""
     audit.record(tx, "client_deleted", client_id=client.id)
     await tx.delete(client)
+
+
+def let_manage_itself(clients: Clients, client: Client) -> str:
+    """Return a token with which a client may read, change and delete its own registration (RFC 7592)."""
+    token = opaque.random_text(REGISTRATION_TOKEN_PREFIX)
+    client.registration_token_hash = clients.hash_secret(token)
+    return token
+
+
+async def count_registered(tx: AsyncSession) -> int:
+    """Return how many clients have registered themselves."""
+    query = select(func.count()).where(Client.registration_token_hash.is_not(None))
+    return await tx.scalar(query) or 0
 
 
 async def list_all(tx: AsyncSession) -> Sequence[Client]:

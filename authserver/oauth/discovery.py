@@ -20,6 +20,7 @@ _CLIENT_AUTHENTICATION = ["client_secret_basic", "client_secret_post", "client_s
 def metadata(settings: Settings) -> dict[str, object]:
     """Return the metadata document (RFC 8414 §2)."""
     issuer = settings.issuer
+    registration = {} if settings.client_registration == "off" else {"registration_endpoint": f"{issuer}/clients"}
     return {
         "issuer": issuer,
         "authorization_endpoint": f"{issuer}/authorize",
@@ -58,6 +59,7 @@ def metadata(settings: Settings) -> dict[str, object]:
         "backchannel_logout_supported": True,
         "backchannel_logout_session_supported": True,
         "service_documentation": f"{issuer}/errors",
+        **registration,
     }
 
 

@@ -13,7 +13,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from authserver.errors import Busy, StoreUnavailable, TooManyAttempts
+from authserver.oauth import registration
 from authserver.oauth.authorize import authorize
+from authserver.oauth.client_metadata import described as described_client
 from authserver.oauth.discovery import discovery
 from authserver.oauth.errors import failure_response
 from authserver.oauth.introspect import introspect
@@ -56,6 +58,8 @@ router = APIRouter(tags=["OAuth 2.0"])
 _browsers = APIRouter(route_class=_PlainRoute)
 _forms = APIRouter(route_class=_FormRoute)
 _documents = APIRouter(route_class=_PlainRoute)
+_registration = APIRouter(route_class=_PlainRoute)
+"""Not in the fast lane: one path for each client."""
 
 _forms.add_api_route(
     "/token", token, methods=["POST"], summary="Get or refresh tokens",
@@ -100,7 +104,7 @@ for _method in ("GET", "POST"):
         "/userinfo", userinfo, methods=[_method], summary="Who signed in", operation_id=f"userinfo_{_method.lower()}",
         description="OpenID Connect Core §5.3. Needs an access token with the scope `openid`.",
         responses={200: document("The claims that the scopes open", "userinfo"), **BEARER_ONLY},
-        openapi_extra={"security": [{"password": ["openid"]}, {"bearer": []}]},
+        openapi_extra={"security": [{"sign_in": ["openid"]}, {"bearer": []}]},
     )  # fmt: skip
 for _path, _name in (
     ("/.well-known/oauth-authorization-server", "RFC 8414"),
@@ -115,6 +119,18 @@ _documents.add_api_route(
     description="RFC 7517 §5. Keep it as long as Cache-Control says; the next key is in it before it is used.",
     responses={200: document("The keys", "jwks"), 503: BEARER_ONLY[503]},
 )  # fmt: skip
+for _method, _path, _handler, _status, _summary in (
+    ("POST", "/clients", registration.register, 201, "Register a client (RFC 7591)"),
+    ("GET", "/clients/{client_id}", registration.read, 200, "Read one's own registration (RFC 7592)"),
+    ("PUT", "/clients/{client_id}", registration.replace, 200, "Replace one's own registration"),
+    ("DELETE", "/clients/{client_id}", registration.delete, 204, "Delete oneself as a client"),
+):
+    _registration.add_api_route(
+        _path, _handler, methods=[_method], summary=_summary, status_code=_status, responses=BEARER_ONLY,
+        operation_id=f"client_{_method.lower()}", description="404 unless `AUTHSERVER_CLIENT_REGISTRATION` is on.",
+        openapi_extra=described_client(_method, has_id=_path != "/clients"),
+    )  # fmt: skip
+router.include_router(_registration)
 router.include_router(_browsers)
 router.include_router(_forms)
 router.include_router(_documents)

@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 from playwright.async_api import Page, expect
 
 from tests.application import Program
+from tests.browser import people
 from tests.factories import PASSWORD, NewUser
 
 
@@ -39,6 +40,49 @@ async def test_authorize_signs_in_and_try_it_out_answers(
 
     assert hosts == {urlsplit(program.url).netloc}  # it works without the internet
     assert problems == []
+
+
+async def test_the_code_flow_opens_our_own_page_and_comes_back_signed_in(
+    page: Page, serve: Callable[..., Awaitable[Program]], new_user: NewUser
+) -> None:
+    user, program = await new_user(), await serve()
+    problems: list[str] = []
+    await page.goto(f"{program.url}/docs")
+    await page.get_by_role("button", name="Authorize").first.click()
+    dialog = page.locator(".modal-ux")
+    code_flow = dialog.locator(".auth-container").filter(has_text="Flow: authorizationCode").first
+    await expect(code_flow.locator("#client_id_authorizationCode")).to_have_value("docs")
+    async with page.expect_popup() as opened:
+        await code_flow.locator("button.authorize").click()
+    popup = await opened.value
+    popup.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+    await people.sign_in(popup, user)
+    async with popup.expect_event("close"):
+        await people.allow(popup)
+    await expect(code_flow.get_by_text("Logout")).to_be_visible()
+    await dialog.get_by_role("button", name="Close").first.click()
+
+    operation = page.locator(".opblock-get").filter(has=page.locator('[data-path="/users/me"]'))
+    await operation.locator(".opblock-summary-control").click()
+    await operation.get_by_role("button", name="Try it out").click()
+    await operation.get_by_role("button", name="Execute").click()
+    await expect(operation.locator(".live-responses-table")).to_contain_text(user.username)
+    assert problems == []
+
+
+async def test_an_answer_to_another_question_is_not_taken(page: Page, serve: Callable[..., Awaitable[Program]]) -> None:
+    program = await serve()
+    await page.goto(f"{program.url}/docs")
+    await page.get_by_role("button", name="Authorize").first.click()
+    code_flow = page.locator(".modal-ux .auth-container").filter(has_text="Flow: authorizationCode").first
+    async with page.expect_popup() as opened:
+        await code_flow.locator("button.authorize").click()
+    popup = await opened.value
+    answer = f"{program.url}/docs/oauth2-redirect?code=a-code-of-somebody-else&state=another"
+    await popup.wait_for_load_state()
+    await popup.evaluate("address => { location.assign(address) }", answer)  # it closes itself
+    await expect(code_flow.get_by_text("The answer is not to the question")).to_be_visible()
+    await expect(code_flow.get_by_text("Logout")).to_have_count(0)
 
 
 async def test_the_form_endpoints_show_their_fields(page: Page, serve: Callable[..., Awaitable[Program]]) -> None:

@@ -1,4 +1,4 @@
-"""Node's OAuth clients (node/clients.test.mjs), where there is a Node: oauth4webapi, openid-client and others."""
+"""Node's OAuth clients (node/*.test.mjs), where there is a Node: oauth4webapi, openid-client and others."""
 
 import asyncio
 import json
@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ from tests.factories import PASSWORD, NewClient
 from tests.interop.conftest import Actors
 
 SOURCES = Path(__file__).parent / "node"
+CALLBACK, GOODBYE = "https://app.example/callback", "https://app.example/goodbye"
 NODE, NPM = shutil.which("node"), shutil.which("npm")
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not (NODE and NPM), reason="no node or no npm")]
@@ -44,7 +46,20 @@ async def test_node_clients(project: Path, server: Program, actors: Actors, new_
     assert actors.resource_server.secret
     by_key = await new_client(auth_method="private_key_jwt", jwks=key_set(*KEYS.values()))
     by_secret = await new_client(auth_method="client_secret_jwt")
+    code_flow: dict[str, Any] = {
+        "grants": ["authorization_code", "refresh_token"],
+        "redirect_uris": [CALLBACK],
+        "post_logout_redirect_uris": [GOODBYE],
+    }
+    by_code, public = await new_client(**code_flow), await new_client(is_public=True, **code_flow)
+    signer = await new_client(auth_method="private_key_jwt", jwks=key_set(*KEYS.values()), **code_flow)
     told = {
+        "AUTHSERVER_CALLBACK": CALLBACK,
+        "AUTHSERVER_GOODBYE": GOODBYE,
+        "AUTHSERVER_CODE_ID": by_code.client_id,
+        "AUTHSERVER_CODE_SECRET": str(by_code.secret),
+        "AUTHSERVER_CODE_PUBLIC_ID": public.client_id,
+        "AUTHSERVER_CODE_SIGNER_ID": signer.client_id,
         "AUTHSERVER_SIGNER_ID": by_key.client_id,
         "AUTHSERVER_SIGNER_KEYS": json.dumps([{"alg": alg, **key.as_dict(private=True)} for alg, key in KEYS.items()]),
         "AUTHSERVER_SECRET_SIGNER_ID": by_secret.client_id,
