@@ -429,6 +429,22 @@ async def test_a_client_may_have_a_max_age_of_its_own(new_flow: NewFlow) -> None
         assert "code" in sent_back(await flow.authorize(max_age="200"))
 
 
+@pytest.mark.parametrize("changes", [{"prompt": "login consent"}, {"max_age": "0"}], ids=["prompt", "max_age"])
+async def test_who_has_signed_in_and_then_taken_time_to_read_is_not_asked_again(
+    new_flow: NewFlow, changes: dict[str, str]
+) -> None:
+    flow, start = await new_flow(consent=None), clock.now()
+    with freeze_time(start + timedelta(minutes=1), tick=True, real_asyncio=True):
+        login = sent_to(await flow.authorize(**changes), "/login")
+    with freeze_time(start + timedelta(minutes=2), tick=True, real_asyncio=True):
+        await sign_in(flow)
+    with freeze_time(start + timedelta(minutes=3), tick=True, real_asyncio=True):
+        consent = sent_to(await back(flow, login["continue"]), "/consent")
+    with freeze_time(start + timedelta(minutes=4), tick=True, real_asyncio=True):
+        await agreed(flow.services, flow.user, flow.app)
+        assert "code" in sent_back(await back(flow, consent["continue"]))
+
+
 async def test_a_ticket_is_for_one_request_and_one_hour_and_nobody_can_make_one(flow: Flow) -> None:
     with freeze_time(clock.now() + timedelta(minutes=5), tick=True, real_asyncio=True):
         there = sent_to(await flow.authorize(prompt="login"), "/login")["continue"]

@@ -23,18 +23,21 @@ from authserver import clock, migrations, pruning
 from authserver.clients import registration
 from authserver.db import Base, Database
 from authserver.services import Services
+from authserver.sessions import logout_notices
 from authserver.settings import Settings
 from authserver.tokens import copy
-from authserver.users import attempts
+from authserver.users import attempts, finding
 from tests import application
 from tests.application import client_of
-from tests.factories import PASSWORD, App, basic, bearer
+from tests.code_flow import CALLBACK, sent_back
+from tests.factories import PASSWORD, App, Person, agreed, basic, bearer, signed_in_browser
 from tests.stores import Backend, Stores
 
 DAY = 86_400
 SHORT_LIVES = {
     "refresh_token_idle_seconds": 3 * DAY,
     "session_max_seconds": 5 * DAY,
+    "browser_session_seconds": 3 * DAY,
     "audit_retention_seconds": 8 * DAY,
 }
 KNOWN_FOR = timedelta(days=7)
@@ -95,6 +98,7 @@ class Town:
         """Do it all, spread over the day."""
         travel.by = timedelta(days=day)
         self.sessions = [await self.refreshed(tokens) for tokens in self.sessions[-2 * len(self.names) :]]
+        self.sessions.append(await self.signed_in_by_browser(self.names[0]))
         for name in self.names:
             await self.post(
                 "/token", 400, grant_type="password", username=name, password="wrong", address=some_address()
@@ -111,6 +115,8 @@ class Town:
         self.sessions.pop()
         await self.post("/token", 400, grant_type="password", username=secrets.token_hex(8), password="guessed")
         assert await self.services.clients.use_once(self.app.client_id, f"day {day}", clock.now() + timedelta(hours=1))
+        left = await self.signed_in_by_browser(self.names[0])
+        await self.post("/revoke", 200, token=left["refresh_token"])  # the application is told, and never listens
         await self.change_password(self.names[-1])  # nobody keeps a session of theirs
         if day % ROTATION_DAYS == 0:
             await self.services.keyring.rotate()
@@ -118,6 +124,21 @@ class Town:
     async def signed_in(self, name: str) -> dict[str, str]:
         form = {"grant_type": "password", "username": name, "password": PASSWORD, "scope": "openid"}
         return await self.post("/token", 200, address=some_address(), **form)
+
+    async def signed_in_by_browser(self, name: str) -> dict[str, str]:
+        """Go through the code flow, in a new browser; another time the person goes away before the end."""
+        user = await finding.by_name(self.services.db, name)
+        assert user is not None
+        person = Person(user.id, name, user.email)
+        await signed_in_browser(self.services, self.client, person)
+        await agreed(self.services, person, self.app, "openid")
+        request = {"response_type": "code", "redirect_uri": CALLBACK, "scope": "openid"}
+        await self.post("/par", 201, **request)
+        pushed = await self.post("/par", 201, **request)
+        way = {"client_id": self.app.client_id, "request_uri": pushed["request_uri"]}
+        code = sent_back(await self.client.get("/authorize", params=way))["code"]
+        await self.client.get("/authorize", params=request | {"client_id": self.app.client_id})
+        return await self.post("/token", 200, grant_type="authorization_code", code=code, redirect_uri=CALLBACK)
 
     async def refreshed(self, tokens: dict[str, str]) -> dict[str, str]:
         return await self.post("/token", 200, grant_type="refresh_token", refresh_token=tokens["refresh_token"])
@@ -138,6 +159,10 @@ class Town:
     async def prune(self, travel: Travel) -> None:
         """Let a night pass."""
         travel.by += timedelta(hours=8)
+        for notice in await logout_notices.pick(
+            self.services.db, 100, but_of=[]
+        ):  # the worker's own clock stands still
+            await logout_notices.failed(self.services.db, notice, "nobody listens")
         await self.services.pruner.run(lambda _kind, _count: None)
 
     async def size(self) -> dict[str, int]:
@@ -164,7 +189,11 @@ async def a_town(settings: Settings, people: int) -> AsyncIterator[Town]:
     async with application.running(settings) as app, client_of(app) as client:
         services: Services = app.state.services
         async with services.db.write() as tx:
-            new = registration.NewClient(name="App", grants=["password", "refresh_token"])
+            grants = ["authorization_code", "password", "refresh_token"]
+            new = registration.NewClient(
+                name="App", grants=grants, redirect_uris=[CALLBACK], require_pkce=False,
+                backchannel_logout_uri="http://127.0.0.1:9/",
+            )  # fmt: skip
             made, secret = registration.create(tx, services.clients, new)
         names = [f"user-{secrets.token_hex(6)}" for _ in range(people)]
         for name in names:

@@ -142,7 +142,7 @@ def _to_page(house: Services, page: str, sent: Parameters, asked: AuthorizationR
     """Send the browser to one of our pages, from where it comes back with the same request and a ticket."""
     metrics.AUTHORIZATIONS.labels(page).inc()
     base = house.settings.base_path
-    here_again = f"{base}/authorize?{sent.query((TICKET, ticket.issue(house.settings, sent)))}"
+    here_again = f"{base}/authorize?{sent.query((TICKET, ticket.keep(house.settings, sent)))}"
     known = {"continue": here_again, "client_id": asked.allowed.client_id, "ui_locales": asked.ui_locales, **more}
     return see_other(f"{base}/{page}?{urlencode({name: value for name, value in known.items() if value is not None})}")
 

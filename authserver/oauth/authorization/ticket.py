@@ -11,8 +11,13 @@ from authserver.settings import Settings
 LIFE_SECONDS = 3600
 
 
-def issue(settings: Settings, parameters: Parameters) -> str:
-    """Return a ticket for a request that is seen now."""
+def keep(settings: Settings, parameters: Parameters) -> str:
+    """Return the ticket that a request has, if it is good; else one for a request that is seen now.
+
+    It stays the same on all stations of the way: a sign-in must still count after the consent that followed it.
+    """
+    if parameters.ticket is not None and read(settings, parameters) is not None:
+        return parameters.ticket
     now = str(int(clock.now().timestamp()))
     return f"{now}.{_mac(settings, now, parameters)}"
 
