@@ -22,12 +22,10 @@ from authserver.sessions import logout_delivery, logout_notices
 from authserver.sessions.models import BrowserSession, LogoutNotice, UserSession
 from authserver.settings import Settings
 from tests.application import ISSUER
-from tests.code_flow import Flow, NewFlow, new_flow
+from tests.code_flow import Flow, NewFlow
 from tests.factories import PASSWORD, NewClient, basic, bearer, claims_of, sign_in
 from tests.faults.house import eventually
 from tests.receiver import HANG, Receiver, receiving
-
-__all__ = ["new_flow"]  # a fixture
 
 SCOPE = "openid offline_access"
 EVENT = "http://schemas.openid.net/event/backchannel-logout"

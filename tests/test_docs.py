@@ -310,6 +310,7 @@ def test_the_diagrams_are_there() -> None:
         "authorization_code_flow",
         "circuit_breaker_flow",
         "login_flow",
+        "logout_flow",
         "registration_flow",
     }
 

@@ -14,12 +14,10 @@ from authserver.clients.models import Client
 from authserver.keys.signing import sign
 from authserver.services import Services
 from tests import application
-from tests.code_flow import CALLBACK, Flow, NewFlow, new_flow, sent_to
+from tests.code_flow import CALLBACK, Flow, NewFlow, sent_to
 from tests.factories import NewClient, agreed, claims_of, signed_in_browser
 from tests.receiver import receiving
 from tests.test_backchannel_logout import heard
-
-__all__ = ["new_flow"]  # a fixture
 
 BACK = "https://app.example/signed-out?from=us"
 FORM_TOKEN = re.compile(r'name="form_token" value="([^"]+)"')

@@ -11,10 +11,8 @@ from joserfc.jwk import KeySet
 from authserver.keys.signing import Registry
 from authserver.services import Services
 from tests.application import ISSUER
-from tests.code_flow import Flow, NewFlow, new_flow
+from tests.code_flow import Flow, NewFlow
 from tests.factories import bearer
-
-__all__ = ["new_flow"]  # a fixture
 
 PROFILE, EMAIL = {"preferred_username", "updated_at"}, {"email", "email_verified"}
 

@@ -23,11 +23,15 @@ app = typer.Typer(help="Look into a token.", no_args_is_help=True)
 
 _NAMES = {
     "access token": "An access token",
+    "ID token": "An ID token",
+    "logout token": "A logout token",
     "refresh token": "A refresh token",
     "client secret": "A client secret",
     "JWT": "A JWT",
     "unknown": "Something unknown",
 }
+_FOR_CLIENTS = frozenset({"ID token", "logout token"})
+"""A logout token is good while its session is not; both go to the one client in `aud`."""
 
 
 @app.command()
@@ -55,7 +59,7 @@ async def explain(
 
 
 async def _jwt(services: "Services", text: str, jwt: "Explanation") -> dict[str, Any]:
-    kind = "access token" if str(jwt.header.get("typ")).lower().removeprefix("application/") == "at+jwt" else "JWT"
+    kind = _kind(jwt)
     decoded: dict[str, Any] = {"kind": kind, "header": jwt.header, "claims": jwt.claims, "signed_by_us": jwt.is_ours}
     if not jwt.is_ours:
         return decoded | {"good": False, "because": ["no key of ours that still verifies has signed it"]}
@@ -66,15 +70,29 @@ async def _jwt(services: "Services", text: str, jwt: "Explanation") -> dict[str,
     if claims.get("iss") != services.settings.issuer:
         because.append("its issuer is not ours as it is set now")
     session_id = claims.get("sid")
-    is_revoked = await services.denylist.is_revoked(str(claims.get("jti")), session_id and str(session_id))
+    is_revoked = kind != "logout token" and await services.denylist.is_revoked(
+        str(claims.get("jti")), session_id and str(session_id)
+    )
     if is_revoked:
         because.append("it has been revoked")
-    if not because and await services.access_tokens.read(text) is None:
+    if not because and kind not in _FOR_CLIENTS and await services.access_tokens.read(text) is None:
         because.append("it is no access token of ours")
+    client_id = claims.get("aud") if kind in _FOR_CLIENTS else claims.get("client_id")
     async with services.db.read() as tx:
-        decoded |= await _parties(tx, _id(claims.get("sub")), claims.get("client_id"), _id(session_id))
+        decoded |= await _parties(tx, _id(claims.get("sub")), client_id, _id(session_id))
     dates = {"issued_at": _date(claims.get("iat")), "expires_at": expires_at}
     return decoded | dates | {"expired": is_expired, "revoked": is_revoked, "good": not because, "because": because}
+
+
+def _kind(jwt: "Explanation") -> str:
+    match str(jwt.header.get("typ")).lower().removeprefix("application/"):
+        case "at+jwt":
+            return "access token"
+        case "logout+jwt":
+            return "logout token"
+        case "jwt" if "auth_time" in jwt.claims:
+            return "ID token"
+    return "JWT"
 
 
 async def _refresh_token(services: "Services", text: str) -> dict[str, Any]:

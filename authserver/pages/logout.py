@@ -109,7 +109,8 @@ async def _end(request: Request, who: SignedIn, asked: Asked) -> None:
     async with house.denylist.revoking() as tx:
         await house.browser_sessions.end(tx, BrowserSession.id == who.browser_session_id, because="signed out")
         ip = request.client and request.client.host
-        audit.record(tx, "signed_out", user_id=who.user_id, client_id=asked.client and asked.client.id, ip=ip)
+        client_id = None if asked.client is None else asked.client.id
+        audit.record(tx, "signed_out", user_id=who.user_id, client_id=client_id, ip=ip)
 
 
 def _done(request: Request, asked: Asked) -> Response:

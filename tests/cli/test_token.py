@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 import httpx
 import pytest
@@ -12,7 +13,9 @@ import pytest
 from authserver import clock, opaque
 from authserver.services import Services
 from authserver.sessions.models import UserSession
+from authserver.tokens.logout_token import LogoutTokens
 from tests.cli.conftest import Run
+from tests.code_flow import NewFlow
 from tests.factories import App, NewClient, NewUser, Person, claims_of, sign_in
 from tests.test_token_refresh import refresh
 
@@ -178,3 +181,20 @@ async def test_a_client_secret_tells_whose_it_is(run: Run, caller: App) -> None:
     assert (await explain(run, caller.secret))["because"] == ["the client is disabled"]
     await run("clients", "rotate-secret", caller.client_id)
     assert (await explain(run, caller.secret))["because"] == ["no client has it (any more)"]
+
+
+async def test_an_id_token_and_a_logout_token(run: Run, services: Services, new_flow: NewFlow) -> None:
+    flow = await new_flow()
+    token = (await flow.tokens())["id_token"]
+    explained = await explain(run, token)
+    assert (explained["kind"], explained["good"], explained["signed_by_us"]) == ("ID token", True, True)
+    assert explained["client"]["client_id"] == flow.app.client_id
+    sid = claims_of(token)["sid"]
+    async with services.denylist.revoking() as tx:
+        await services.sessions.end(tx, UserSession.id == UUID(sid), because="test")
+    assert (await explain(run, token))["because"] == ["it has been revoked"]
+    told = LogoutTokens(services.settings, services.keyring).issue(
+        algorithm="RS256", client_id=flow.app.client_id, subject=str(flow.user.id), session_id=sid
+    )
+    explained = await explain(run, told)
+    assert (explained["kind"], explained["good"], explained["session"]["id"]) == ("logout token", True, sid)
