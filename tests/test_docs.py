@@ -197,8 +197,8 @@ def test_operations_lists_every_metric_with_its_labels() -> None:
 def test_metrics_that_are_named_exist(page: Path) -> None:
     families = {family.name for family in metrics.REGISTRY.collect()}
     named = re.findall(r"\bauthserver_[a-z_]{4,}", page.read_text())
-    tokens_and_files = {"authserver_secret_key"}
-    assert {name.removesuffix("_total") for name in named} - tokens_and_files <= families
+    secrets_and_cookies = {"authserver_secret_key", "authserver_session", "authserver_form"}
+    assert {name.removesuffix("_total") for name in named} - secrets_and_cookies <= families
 
 
 # Endpoints, files, commands
@@ -227,7 +227,14 @@ def test_endpoints_that_are_named_exist(page: Path, documented_app: FastAPI) -> 
 
 @every_page
 def test_files_that_are_named_exist(page: Path) -> None:
-    folders = (ROOT, ROOT / "authserver", DOCS, DOCS / "sequence_diagrams", ROOT / "tests")
+    folders = (
+        ROOT,
+        ROOT / "authserver",
+        DOCS,
+        DOCS / "sequence_diagrams",
+        ROOT / "tests",
+        ROOT / "authserver/pages/languages",
+    )
     for name in re.findall(r"`([\w./-]+\.(?:py|puml|md|toml|yml|txt))`", page.read_text()):
         if name.startswith(("requirements", "authserver-")):
             continue

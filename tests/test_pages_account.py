@@ -6,6 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
+from authserver import own_account
 from authserver.services import Services
 from tests import factories
 from tests.factories import PASSWORD, NewClient, NewUser, Person, agreed
@@ -201,6 +202,23 @@ async def test_the_account_is_deleted_only_with_its_password(client: httpx.Async
     assert answer.headers["location"] == "/logout"
     assert await who(client) is None
     assert (await submit(client, "/login", username=user.username, password=PASSWORD)).status_code == 400
+
+
+async def test_an_account_whose_password_changes_meanwhile_is_not_deleted(
+    client: httpx.AsyncClient, new_user: NewUser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user, confirm = await new_user(), own_account.confirm_password
+
+    async def and_then_sign_out_everywhere(house: Services, *proof: Any) -> Any:
+        verified = await confirm(house, *proof)
+        await own_account.sign_out_everywhere(house, user.id)
+        return verified
+
+    await sign_in(client, user)
+    monkeypatch.setattr(own_account, "confirm_password", and_then_sign_out_everywhere)
+    assert (await change(client, "delete", current_password=PASSWORD)).status_code == 400
+    await sign_in(client, user)
+    assert await who(client) == user.username
 
 
 @pytest.mark.parametrize("what", ["profile", "password", "sign-out", "withdraw", "delete"])

@@ -17,7 +17,8 @@ class _Pages(BaseHTTPRequestHandler):
         if address.path == "/callback":
             self.send_response(302)
             said = query.get("error", ["code" if "code" in query else "nothing"])[0]
-            self.send_header("Location", f"http://localhost:{self.server.server_address[1]}/welcome?said={said}")
+            port = self.headers["Host"].rpartition(":")[2]
+            self.send_header("Location", f"http://localhost:{port}/welcome?said={said}")
             self.end_headers()
             return
         self.send_response(200)
