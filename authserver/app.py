@@ -17,7 +17,15 @@ import authserver
 from authserver import account, docs_ui, health, pages, problems
 from authserver.clients import demo
 from authserver.cors import CORS
-from authserver.errors import AuthserverError, Busy, ShownToPerson, StoreUnavailable, TooManyAttempts
+from authserver.errors import (
+    AuthserverError,
+    Busy,
+    Forbidden,
+    Problem,
+    ShownToPerson,
+    StoreUnavailable,
+    TooManyAttempts,
+)
 from authserver.fast_lane import FastLane
 from authserver.oauth.errors import http_error_response
 from authserver.oauth.router import ENDPOINTS, FORM_PATHS
@@ -130,6 +138,7 @@ def _show_errors_to_people(app: FastAPI) -> None:
 
     for kind in (HTTPException, Exception, StoreUnavailable, Busy, TooManyAttempts):
         app.add_exception_handler(kind, shown(app.exception_handlers[kind]))
+    app.add_exception_handler(Forbidden, shown(app.exception_handlers[Problem]))
     app.add_exception_handler(ShownToPerson, shown(_bug))
 
 

@@ -50,7 +50,9 @@ async def change_password(
         if owner is None or not await authentication.admit(tx, verified, to_write=True):
             raise WrongPassword("The account changed meanwhile. Give the password that you sign in with now.")
         await accounts.set_password(tx, owner, hashed, ip=ip)
-        cookie = browser and await house.browser_sessions.renew(tx, browser, generation=owner.generation)
+        cookie = None
+        if browser is not None:
+            cookie = await house.browser_sessions.renew(tx, browser, generation=owner.generation)
         await house.sessions.end(tx, UserSession.user_id == owner.id, ended, because="password changed")
     return cookie
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import DirectoryPath, Field, FilePath, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from authserver import redis_url
@@ -15,6 +15,7 @@ from authserver import redis_url
 DEVELOPMENT_SECRET_KEY = "development-only-secret-key-never-use-it-in-production"
 _PREFIX = "AUTHSERVER_"
 _SECRETS_DIR = Path("/run/secrets")
+PICTURES = {".svg": "image/svg+xml", ".png": "image/png", ".jpg": "image/jpeg", ".webp": "image/webp"}
 
 CommaSeparated = Annotated[list[str], NoDecode]
 """A list written as `a,b,c`."""
@@ -44,6 +45,11 @@ class Settings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     docs_enabled: bool | None = Field(None, description="Serve /docs and /openapi.json; unset: only in development.")
     product_name: str = Field("authserver", description="Shown to people, and refused as a part of passwords.")
+
+    # The pages
+    brand_logo: FilePath | None = Field(None, description="A picture instead of icon and name.")
+    brand_color: str = Field("#3457d5", pattern="^#[0-9a-fA-F]{6}$", description="Of buttons; #rrggbb.")
+    pages_templates: DirectoryPath | None = Field(None, description="Its files replace those of the pages, by name.")
 
     # Stores
     database_url: SecretStr = SecretStr("sqlite+aiosqlite:///authserver.db")
@@ -128,6 +134,13 @@ class Settings(BaseSettings):
         for proxy in proxies:
             ipaddress.ip_network(proxy)
         return proxies
+
+    @field_validator("brand_logo")
+    @classmethod
+    def _check_logo(cls, logo: Path | None) -> Path | None:
+        if logo is not None and logo.suffix.lower() not in PICTURES:
+            raise ValueError(f"must be a file of one of the kinds {', '.join(PICTURES)}")
+        return logo
 
     @field_validator("issuer")
     @classmethod

@@ -126,7 +126,7 @@ def documented_app() -> FastAPI:
 
 
 async def _slug_of(app: FastAPI, raised: Exception) -> str:
-    request = Request({"type": "http", "app": app, "method": "GET", "path": "/", "headers": [], "state": {}})
+    request = Request({"type": "http", "app": app, "method": "GET", "path": "/users/me", "headers": [], "state": {}})
     answer: Any = app.exception_handlers[type(raised)](request, raised)
     body = json.loads((await answer).body)
     return str(body["type"]).rpartition("#")[2]

@@ -115,9 +115,9 @@ def _must_prove_anew(
     if first_seen is not None and authenticated_at >= first_seen:
         return False
     is_asked = not asked.prompts.isdisjoint({LOGIN, SELECT_ACCOUNT})
-    is_old = asked.max_age is not None and clock.now().timestamp() - authenticated_at > asked.max_age
+    is_old = asked.max_age is not None and clock.now().timestamp() - authenticated_at >= asked.max_age
     is_somebody_else = subjects is not None and str(who.user_id) not in subjects
-    return is_asked or is_old or asked.max_age == 0 or is_somebody_else
+    return is_asked or is_old or is_somebody_else
 
 
 def _must_consent(who: SignedIn, asked: AuthorizationRequest, client: Client, first_seen: int | None) -> bool:

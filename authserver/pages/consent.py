@@ -55,7 +55,8 @@ def _page(request: Request, purpose: Errand, who: SignedIn, fault: str | None = 
 async def _asked(request: Request) -> Errand:
     """Return what is asked for; ShownToPerson for a link that /authorize did not make."""
     purpose = await errand.of(request)
-    if not purpose.leads_away or not _scopes(request, _client(purpose)):
+    client = _client(purpose)
+    if purpose.asking_client_id != client.id or not _scopes(request, client):
         raise ShownToPerson("malformed_request", "no request of /authorize to consent to")
     return purpose
 

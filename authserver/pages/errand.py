@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass
-from urllib.parse import urlencode
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse
@@ -31,6 +31,17 @@ class Errand:
     def leads_away(self) -> bool:
         """Tell whether an application waits at its end."""
         return self.destination is not None and self.destination.startswith(f"{self.base_path}/authorize?")
+
+    @property
+    def asking_client_id(self) -> str | None:
+        """The client of the request at its end."""
+        query = urlsplit(self.destination or "").query if self.leads_away else ""
+        return parse_qs(query).get("client_id", [None])[0]
+
+    @property
+    def is_choice(self) -> bool:
+        """Tell whether the application wants people to choose between accounts."""
+        return self.query.get("prompt") == "select_account"
 
     def done(self) -> RedirectResponse:
         """Send the browser on."""

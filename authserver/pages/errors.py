@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from authserver import problems
-from authserver.errors import Busy, ShownToPerson, StoreUnavailable, TooManyAttempts
+from authserver.errors import Busy, Forbidden, ShownToPerson, StoreUnavailable, TooManyAttempts
 from authserver.observability import metrics
 from authserver.pages import page
 
@@ -28,9 +28,11 @@ def response(request: Request, error: Exception) -> Response:
         case StoreUnavailable() | Busy():
             code, status, headers = "unavailable", 503, {"Retry-After": str(error.retry_after)}
             log.warning("temporarily_unavailable", extra={"reason": str(error)})
+        case Forbidden():
+            code, status = "signup_closed", 403
         case HTTPException():
             status, headers = error.status_code, dict(error.headers or {})
-            code = {403: "signup_closed", 404: "not_found"}.get(status, "malformed_request")
+            code = "not_found" if status == 404 else "malformed_request"
             if status == 405:
                 headers = {"Allow": ", ".join(problems.methods(request))}
     return _page(request, code, status, headers)

@@ -4,7 +4,10 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from string import Formatter
 from typing import Any
+
+from authserver.settings import SettingsError
 
 OURS = Path(__file__).parent / "languages"
 FALLBACK = "en"
@@ -28,9 +31,26 @@ class Language:
 
 
 def load(*folders: Path) -> dict[str, Language]:
-    """Return the languages by their codes in lower case; a later folder's file replaces an earlier one's."""
-    files = {file.stem: file for folder in folders for file in sorted(folder.glob("*.toml"))}
-    return {code.lower(): Language(code, _flat(tomllib.loads(file.read_text()))) for code, file in files.items()}
+    """Return the languages by their codes in lower case; SettingsError for a file that is none.
+
+    A later folder's texts replace an earlier one's; what a language does not have is said in English.
+    """
+    texts: dict[str, dict[str, str]] = {}
+    for file in [file for folder in folders for file in sorted(folder.glob("*.toml"))]:
+        texts.setdefault(file.stem, {}).update(texts_of(file))
+    return {code.lower(): Language(code, {**texts[FALLBACK], **own}) for code, own in texts.items()}
+
+
+def texts_of(file: Path) -> dict[str, str]:
+    """Return the texts of a file; SettingsError if it is not TOML, or a text has braces that are no value."""
+    try:
+        tables = tomllib.loads(file.read_bytes().decode())
+        texts = {f"{table}.{name}": text for table, own in tables.items() for name, text in own.items()}
+        for text in texts.values():
+            list(Formatter().parse(text))
+    except (ValueError, AttributeError, TypeError) as fault:
+        raise SettingsError(f"AUTHSERVER_PAGES_TEMPLATES: {file.name}: {fault}") from None
+    return texts
 
 
 def choose(languages: Mapping[str, Language], ui_locales: str, accept_language: str) -> Language:
@@ -55,7 +75,3 @@ def _by_preference(header: str) -> list[str]:
         if tag.strip() and quality > 0:
             ranges.append((-quality, tag.strip()))
     return [tag for _, tag in sorted(ranges, key=lambda item: item[0])]
-
-
-def _flat(tables: Mapping[str, Any]) -> dict[str, str]:
-    return {f"{table}.{name}": text for table, texts in tables.items() for name, text in texts.items()}

@@ -5,20 +5,14 @@ from hashlib import sha256
 from pathlib import Path
 from typing import cast
 
-from jinja2 import ChoiceLoader, Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateSyntaxError
 from starlette.requests import HTTPConnection
 
 from authserver.pages import colours, language
-from authserver.settings import Settings
+from authserver.settings import PICTURES, Settings, SettingsError
 
 _HERE = Path(__file__).parent
-MEDIA_TYPES = {
-    ".css": "text/css; charset=utf-8",
-    ".svg": "image/svg+xml",
-    ".png": "image/png",
-    ".jpg": "image/jpeg",
-    ".webp": "image/webp",
-}
+MEDIA_TYPES = {".css": "text/css; charset=utf-8", **PICTURES}
 
 
 @dataclass(frozen=True)
@@ -31,18 +25,20 @@ class Asset:
 
 
 class Look:
-    """What a page is made with."""
+    """What a page is made with; SettingsError when an operator's own files cannot be used."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.languages = language.load(language.OURS)
+        own = [settings.pages_templates] if settings.pages_templates else []
+        self.languages = language.load(language.OURS, *own)
         self._assets: dict[str, Asset] = {}
         self._names: dict[str, str] = {}
-        for file in sorted((_HERE / "assets").iterdir()):
-            self._add(file.name, file.read_bytes())
-        self._add("brand.css", colours.style("#3457d5").encode())
+        self._add("brand.css", colours.style(settings.brand_color).encode())
+        for file in [file for folder in (_HERE / "assets", *own) for file in sorted(folder.iterdir())]:
+            if file.suffix.lower() in MEDIA_TYPES:
+                self._add(file.name, file.read_bytes())
         self.templates = Environment(
-            loader=ChoiceLoader([FileSystemLoader(_HERE / "templates")]),
+            loader=FileSystemLoader([*own, _HERE / "templates"]),
             autoescape=True,
             undefined=StrictUndefined,
             trim_blocks=True,
@@ -52,10 +48,11 @@ class Look:
         self.templates.globals.update(
             path=self.path,
             asset=self.address,
-            logo=None,
+            logo=self._logo(),
             product=settings.product_name,
             registration_enabled=settings.registration_enabled,
         )
+        self._compile_all()
 
     def path(self, path: str) -> str:
         """Return what a link to a path of ours says."""
@@ -68,6 +65,20 @@ class Look:
     def asset(self, name: str) -> Asset | None:
         """Return the file at an address."""
         return self._assets.get(name)
+
+    def _compile_all(self) -> None:
+        for name in self.templates.list_templates(extensions=["html"]):
+            try:
+                self.templates.get_template(name)
+            except TemplateSyntaxError as fault:
+                raise SettingsError(f"AUTHSERVER_PAGES_TEMPLATES: {name}, line {fault.lineno}: {fault}") from None
+
+    def _logo(self) -> str | None:
+        logo = self.settings.brand_logo
+        if logo is None:
+            return None
+        self._add(f"logo{logo.suffix.lower()}", logo.read_bytes())
+        return self.address(f"logo{logo.suffix.lower()}")
 
     def _add(self, file: str, content: bytes) -> None:
         stem, suffix = Path(file).stem, Path(file).suffix.lower()

@@ -1,10 +1,10 @@
 """/signup: somebody makes an account, is signed in with it, and goes on to where they came from."""
 
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
 from authserver import own_account, services, signed_in
+from authserver.errors import Forbidden
 from authserver.pages import errand, faults, forms, page, proof
 from authserver.users.authentication import VerifiedPassword
 
@@ -40,7 +40,7 @@ async def _page(
 ) -> Response:
     settings = services.of(request).settings
     if not settings.registration_enabled:
-        raise HTTPException(403)
+        raise Forbidden("Registration is switched off.")
     purpose = await errand.of(request)
     return page.show(
         request,

@@ -15,7 +15,7 @@ from typing import Literal
 from urllib.parse import quote
 from uuid import UUID
 
-from playwright.async_api import Browser, Page, async_playwright
+from playwright.async_api import Browser, BrowserContext, Page, async_playwright
 
 from authserver import migrations
 from authserver.clients import registration
@@ -28,7 +28,15 @@ from tests.browser.conftest import FLAGS
 
 PASSWORD = "seven grey herons over the weir"
 SIZES = {"phone": (390, 844), "desk": (1280, 800)}
-SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
+Scheme = Literal["light", "dark"]
+WAYS: tuple[tuple[str, Scheme, str], ...] = (
+    ("phone", "light", "en"),
+    ("phone", "dark", "en"),
+    ("desk", "light", "en"),
+    ("desk", "dark", "en"),
+    ("phone", "light", "de"),
+)
+"""Device, colours, language."""
 
 
 @dataclass(frozen=True)
@@ -50,30 +58,30 @@ PAGES = ("login", "wrong", "again", "signup", "faults", "consent", "account", "l
 
 async def main(folder: Path) -> None:
     """Take all of them."""
-    folder.mkdir(parents=True, exist_ok=True)
     async with house() as place, async_playwright() as playwright:
         chromium = shutil.which("chromium") or shutil.which("google-chrome")
         browser = await playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-        for device in SIZES:
-            for scheme in SCHEMES:
-                await take(browser, place, folder, device, scheme, "en")
-        await take(browser, place, folder, "phone", "light", "de")
+        for device, scheme, language in WAYS:
+            await take(browser, place, folder, device, scheme, language)
         await browser.close()
 
 
-async def take(
-    browser: Browser, place: House, folder: Path, device: str, scheme: Literal["light", "dark"], language: str
-) -> None:
+async def take(browser: Browser, place: House, folder: Path, device: str, scheme: Scheme, language: str) -> None:
     """Walk through all pages as one person with one device."""
-    width, height = SIZES[device]
-    context = await browser.new_context(
-        viewport={"width": width, "height": height}, color_scheme=scheme, locale=language, base_url=place.url
-    )
+    context = await open_window(browser, place, device, scheme, language)
     page = await context.new_page()
     for name in PAGES:
         await go(page, place, name)
-        await page.screenshot(path=folder / f"{name}-{device}-{scheme}-{language}.png", full_page=True)
+        await page.screenshot(path=folder / f"{name}-{device}-{scheme}-{language}.png", full_page=device == "phone")
     await context.close()
+
+
+async def open_window(browser: Browser, place: House, device: str, scheme: Scheme, language: str) -> BrowserContext:
+    """Open a browser of its own on a device."""
+    width, height = SIZES[device]
+    return await browser.new_context(
+        viewport={"width": width, "height": height}, color_scheme=scheme, locale=language, base_url=place.url
+    )
 
 
 async def go(page: Page, place: House, name: str) -> None:
@@ -160,4 +168,6 @@ async def sign_in(services: Services, user_id: UUID, client_id: str, agent: str)
 
 
 if __name__ == "__main__":
-    asyncio.run(main(Path(sys.argv[1])))
+    target = Path(sys.argv[1])
+    target.mkdir(parents=True, exist_ok=True)
+    asyncio.run(main(target))
