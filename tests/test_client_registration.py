@@ -52,7 +52,7 @@ async def registered(client: httpx.AsyncClient, **said: Any) -> dict[str, Any]:
 
 
 def path_of(made: dict[str, Any]) -> str:
-    return urlsplit(made["registration_client_uri"]).path
+    return str(urlsplit(made["registration_client_uri"]).path)
 
 
 def proof_of(made: dict[str, Any]) -> dict[str, str]:

@@ -138,16 +138,17 @@ async def test_who_signs_out_elsewhere_is_signed_out_of_the_server_side_applicat
     pytest.fail("it was not told")
 
 
-@pytest.mark.parametrize("token", ["", "x", "a.b.c"])
-async def test_the_server_side_application_refuses_what_is_no_logout_token(
-    server_side: tuple[Program, App], url: str, token: str
+async def test_the_server_side_application_refuses_what_is_not_from_the_server(
+    server_side: tuple[Program, App], url: str
 ) -> None:
-    async with httpx.AsyncClient() as client:
-        answer = await client.post(f"{url}/backchannel-logout", data={"logout_token": token})
-        assert answer.status_code == 400
-        forged = await client.get(f"{url}/callback", params={"code": "x", "state": "x", "iss": server_side[0].url})
+    async with httpx.AsyncClient(base_url=url) as client:
+        for token in ("", "x", "a.b.c"):
+            answer = await client.post("/backchannel-logout", data={"logout_token": token})
+            assert answer.status_code == 400
+        forged = await client.get("/callback", params={"code": "x", "state": "x", "iss": server_side[0].url})
         assert (forged.status_code, "not signed in" in forged.text) == (400, True)
-        assert (await client.get(f"{url}/callback", params={"code": "x", "state": "x"})).status_code == 400
+        of_nobody = await client.get("/callback", params={"code": "x", "state": "x"})
+        assert (of_nobody.status_code, "not from authserver" in of_nobody.text) == (400, True)
 
 
 async def test_the_single_page_app_signs_in_refreshes_and_signs_out(
