@@ -51,6 +51,8 @@ def callback() -> Iterator[str]:
         yield uri
 
 
+ONCE = pytest.mark.parametrize("backend", ["postgres"], indirect=True)
+"""What the browser sees does not depend on the database; tests/test_pages_….py run on both."""
 BOTH_WAYS = pytest.mark.parametrize("visit", ["with scripts", "without scripts"], indirect=True)
 
 
@@ -78,6 +80,7 @@ async def visit(
     assert [text for text in complaints if "the server responded with a status of 4" not in text] == []
 
 
+@ONCE
 @BOTH_WAYS
 async def test_signing_in_and_allowing_leads_back_to_the_application(visit: Visit) -> None:
     await visit.begin()
@@ -93,6 +96,7 @@ async def test_signing_in_and_allowing_leads_back_to_the_application(visit: Visi
     await visit.arrived("code")
 
 
+@ONCE
 async def test_denying_and_cancelling_lead_back_too(visit: Visit) -> None:
     await visit.begin()
     await visit.page.get_by_role("link", name="Cancel and return to A client of the tests").click()
@@ -103,6 +107,7 @@ async def test_denying_and_cancelling_lead_back_too(visit: Visit) -> None:
     await visit.arrived("access_denied")
 
 
+@ONCE
 async def test_proving_it_again_leads_back_when_the_application_wants_that(visit: Visit) -> None:
     await visit.begin()
     await visit.sign_in()
@@ -116,6 +121,7 @@ async def test_proving_it_again_leads_back_when_the_application_wants_that(visit
         await visit.arrived("code")
 
 
+@ONCE
 @BOTH_WAYS
 async def test_a_newcomer_makes_an_account_on_the_way(visit: Visit) -> None:
     await visit.begin()
@@ -134,6 +140,7 @@ async def test_a_newcomer_makes_an_account_on_the_way(visit: Visit) -> None:
     await visit.arrived("code")
 
 
+@ONCE
 async def test_the_back_button_shows_nothing_after_signing_out(visit: Visit) -> None:
     page = visit.page
     await page.goto(visit.url)  # the address alone, as a newcomer types it
@@ -147,6 +154,7 @@ async def test_the_back_button_shows_nothing_after_signing_out(visit: Visit) -> 
         assert visit.user.email not in await page.content()
 
 
+@ONCE
 async def test_two_tabs_both_work(visit: Visit) -> None:
     await visit.begin()
     first = visit.page
@@ -160,6 +168,7 @@ async def test_two_tabs_both_work(visit: Visit) -> None:
     await visit.arrived("code")
 
 
+@ONCE
 async def test_an_expired_form_is_shown_again_and_then_works(visit: Visit) -> None:
     await visit.begin()
     field = visit.page.locator("[name=form_token]")
@@ -172,6 +181,7 @@ async def test_an_expired_form_is_shown_again_and_then_works(visit: Visit) -> No
     await expect(visit.page.get_by_role("heading")).to_contain_text("use your account?")
 
 
+@ONCE
 async def test_with_cookies_off_the_page_says_so(visit: Visit) -> None:
     await visit.begin()
     await visit.page.context.clear_cookies()
@@ -179,12 +189,14 @@ async def test_with_cookies_off_the_page_says_so(visit: Visit) -> None:
     await expect(visit.page.get_by_role("alert")).to_contain_text("sent no cookie")
 
 
+@ONCE
 async def test_an_application_that_nobody_knows_is_a_page_with_a_number(visit: Visit) -> None:
     await visit.begin(client_id="nobody")
     await expect(visit.page.get_by_role("heading")).to_have_text("That did not work")
     await expect(visit.page.locator("code")).to_have_text(re.compile("^[0-9a-f]{32}$"))
 
 
+@ONCE
 @BOTH_WAYS
 async def test_one_signs_out_another_browser(visit: Visit, browser: Browser) -> None:
     await visit.page.goto(visit.url)
