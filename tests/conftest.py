@@ -14,9 +14,11 @@ from unittest.mock import AsyncMock
 import httpx
 import pytest
 from fastapi import FastAPI
+from sqlalchemy import delete
 
 from authserver.services import Services
 from authserver.sessions.logout_delivery import LogoutDelivery
+from authserver.sessions.models import LogoutNotice
 from authserver.settings import Settings
 from tests import application, servers, stores
 from tests.code_flow import new_flow
@@ -136,9 +138,15 @@ async def client_with(app_with: Callable[..., Awaitable[FastAPI]]) -> AsyncItera
 
 
 @pytest.fixture
-def only_programs_deliver(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave notices of logout to server processes: the applications in this one would sign them as another issuer."""
+async def only_programs_deliver(services: Services, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
+    """Leave notices of logout to server processes: the applications in this one would sign them as another issuer.
+
+    Those that are left at the end are for clients that are gone, and would be tried all day.
+    """
     monkeypatch.setattr(LogoutDelivery, "_is_any_due", AsyncMock(return_value=False))
+    yield
+    async with services.db.write() as tx:
+        await tx.execute(delete(LogoutNotice))
 
 
 @pytest.fixture

@@ -58,7 +58,9 @@ def start(url: str, tmp_path: Path) -> Iterator[Start]:
 
 
 @pytest.fixture
-async def server_side(serve: Serve, new_client: NewClient, start: Start, url: str) -> tuple[Program, App]:
+async def server_side(
+    only_programs_deliver: None, serve: Serve, new_client: NewClient, start: Start, url: str
+) -> tuple[Program, App]:
     """Run the server-side application, beside a server where it is registered as its README says."""
     app = await new_client(
         grants=["authorization_code"],
@@ -118,7 +120,6 @@ async def test_the_server_side_application_takes_a_no(
     await expect(page.get_by_text("You are not signed in: access_denied.")).to_be_visible()
 
 
-@pytest.mark.usefixtures("only_programs_deliver")
 async def test_who_signs_out_elsewhere_is_signed_out_of_the_server_side_application(
     server_side: tuple[Program, App], page: Page, url: str, new_user: NewUser
 ) -> None:

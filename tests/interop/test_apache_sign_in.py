@@ -51,7 +51,9 @@ PRIVATE = 'Hello <!--#echo var="REMOTE_USER" --> (<!--#echo var="OIDC_CLAIM_emai
 
 
 @pytest.fixture
-async def site(server: Program, new_client: NewClient, directory: Path) -> AsyncIterator[str]:
+async def site(
+    only_programs_deliver: None, server: Program, new_client: NewClient, directory: Path
+) -> AsyncIterator[str]:
     """Apache with a page for those who are signed in; yields its URL."""
     port = free_port()
     url = f"http://{LOOPBACK}:{port}"
@@ -90,7 +92,6 @@ async def test_a_person_signs_in_through_apache_and_out_of_both(
     await expect(page.get_by_label("Password")).to_be_visible()
 
 
-@pytest.mark.usefixtures("only_programs_deliver")
 async def test_who_signs_out_of_the_server_is_signed_out_of_apache(
     server: Program, site: str, page: Page, actors: Actors
 ) -> None:
