@@ -404,6 +404,25 @@ async def test_signing_in_anew_is_asked_once(flow: Flow, prompt: str) -> None:
         sent_to(await flow.authorize(prompt=prompt), "/login")  # another request
 
 
+@pytest.mark.parametrize("prompt", ["select_account", "select_account consent"])
+async def test_whoever_chooses_the_account_of_the_browser_need_not_prove_it(flow: Flow, prompt: str) -> None:
+    with freeze_time(clock.now() + timedelta(minutes=5), tick=True, real_asyncio=True):
+        asked = sent_to(await flow.authorize(prompt=prompt), "/login")
+        answer = await back(flow, asked["continue"] + "&chosen=1")
+        if "consent" in prompt:
+            await agreed(flow.services, flow.user, flow.app)
+            answer = await back(flow, sent_to(answer, "/consent")["continue"])
+        assert "code" in sent_back(answer)
+
+
+async def test_to_choose_is_not_to_sign_in_and_needs_a_ticket(flow: Flow) -> None:
+    with freeze_time(clock.now() + timedelta(minutes=5), tick=True, real_asyncio=True):
+        asked = sent_to(await flow.authorize(prompt="login select_account"), "/login")
+        assert asked["prompt"] == "select_account"
+        assert sent_to(await back(flow, asked["continue"] + "&chosen=1"), "/login")["prompt"] == "login"
+    sent_to(await flow.authorize(prompt="select_account", chosen="1"), "/login")
+
+
 async def test_who_has_signed_in_too_long_ago_does_it_anew(flow: Flow) -> None:
     start = clock.now()
     with freeze_time(start + timedelta(seconds=100), tick=True, real_asyncio=True):

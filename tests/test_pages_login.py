@@ -190,6 +190,16 @@ async def test_who_is_signed_in_proves_it_again_or_changes_to_another(
         assert user.username not in another.text
 
 
+async def test_who_is_to_choose_an_account_goes_on_with_a_click(client: httpx.AsyncClient, new_user: NewUser) -> None:
+    user = await new_user()
+    await sign_in(client, user)
+    page = await client.get(
+        "/login", params={"prompt": "select_account", "continue": "/authorize?client_id=x&ticket=1.x"}
+    )
+    assert 'href="/authorize?client_id=x&amp;ticket=1.x&amp;chosen=1"' in page.text
+    assert 'type="password"' not in page.text
+
+
 async def test_the_page_knows_the_application_and_offers_to_cancel(
     client: httpx.AsyncClient, new_client: NewClient
 ) -> None:

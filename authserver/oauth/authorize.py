@@ -4,6 +4,7 @@ Nothing is remembered of a request but the code that it ends in: on its way to t
 in the address, with a ticket that proves that we have seen it (docs/decisions/0010-the-request-travels.md).
 """
 
+from dataclasses import replace
 from urllib.parse import urlencode
 
 from starlette.requests import Request
@@ -13,7 +14,7 @@ from authserver import clock, services, signed_in
 from authserver.clients.models import Client
 from authserver.errors import ShownToPerson
 from authserver.oauth.authorization import arrival, parameters, pushed, redirect_uri, refusals, ticket
-from authserver.oauth.authorization.parameters import TICKET, Parameters
+from authserver.oauth.authorization.parameters import CHOSEN, TICKET, Parameters
 from authserver.oauth.authorization.request import (
     CONSENT,
     LOGIN,
@@ -54,6 +55,7 @@ async def authorize(request: Request) -> Response:
         return back.refusal(refusals.ACCESS_DENIED.because(f"refused: {sent.refused[:20]}"))
 
     who = await signed_in.who(request, client.id)
+    asked = _still_asked(asked, sent, first_seen)
     if who is None or _must_prove_anew(who, asked, subjects, first_seen):
         if NONE in asked.prompts:
             return back.refusal(refusals.LOGIN_REQUIRED)
@@ -107,6 +109,12 @@ async def _subjects(house: Services, asked: AuthorizationRequest) -> frozenset[s
     return named if asked.subjects is None else named & asked.subjects
 
 
+def _still_asked(asked: AuthorizationRequest, sent: Parameters, first_seen: int | None) -> AuthorizationRequest:
+    """Return the request without the choice of an account, if the person has made it."""
+    has_chosen = first_seen is not None and sent.chosen is not None
+    return replace(asked, prompts=asked.prompts - {SELECT_ACCOUNT}) if has_chosen else asked
+
+
 def _must_prove_anew(
     who: SignedIn, asked: AuthorizationRequest, subjects: frozenset[str] | None, first_seen: int | None
 ) -> bool:
@@ -142,7 +150,8 @@ def _to_page(house: Services, page: str, sent: Parameters, asked: AuthorizationR
     """Send the browser to one of our pages, from where it comes back with the same request and a ticket."""
     metrics.AUTHORIZATIONS.labels(page).inc()
     base = house.settings.base_path
-    here_again = f"{base}/authorize?{sent.query((TICKET, ticket.keep(house.settings, sent)))}"
+    chosen = [] if sent.chosen is None else [(CHOSEN, sent.chosen)]
+    here_again = f"{base}/authorize?{sent.query((TICKET, ticket.keep(house.settings, sent)), *chosen)}"
     known = {"continue": here_again, "client_id": asked.allowed.client_id, "ui_locales": asked.ui_locales, **more}
     return see_other(f"{base}/{page}?{urlencode({name: value for name, value in known.items() if value is not None})}")
 

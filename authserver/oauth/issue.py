@@ -1,6 +1,7 @@
 """The successful answer of the token endpoint (RFC 6749 §5.1), with the ID token of a sign-in (OIDC Core §3.1.3.3)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from uuid import UUID
 
 from starlette.responses import Response
 
@@ -14,7 +15,7 @@ from authserver.sessions.lifecycle import SignIn
 from authserver.users import finding
 
 
-async def token_response(
+def token_response(
     services: Services,
     client: Client,
     sign_in: SignIn,
@@ -22,7 +23,7 @@ async def token_response(
     *,
     audience: list[str],
     nonce: str | None = None,
-    id_token_claims: Sequence[str] | None = None,
+    id_token_claims: Mapping[str, object] | None = None,
 ) -> Response:
     """Sign the tokens of a session and return the answer; call it when the session's row is committed.
 
@@ -60,14 +61,14 @@ async def token_response(
             amr=sign_in.authenticated.amr,
             access_token=token,
             nonce=nonce,
-            more=await _asked_for(services, sign_in, id_token_claims or ()),
+            more=id_token_claims or {},
         )
     return json_response(answer)
 
 
-async def _asked_for(services: Services, sign_in: SignIn, named: Sequence[str]) -> dict[str, object]:
-    """Return the claims that the ID token was to have by name (§5.5); what scopes open is at /userinfo only (§5.4)."""
-    if set(named).isdisjoint(claims.NAMES) or sign_in.user_id is None:
+async def asked_for(services: Services, user_id: UUID, named: Sequence[str] | None) -> dict[str, object]:
+    """Return the claims that an ID token was to have by name (§5.5); what scopes open is at /userinfo only (§5.4)."""
+    if named is None:
         return {}
-    user = await finding.by_id(services.db, sign_in.user_id)
+    user = await finding.by_id(services.db, user_id)
     return {} if user is None else claims.about(user, named=named)

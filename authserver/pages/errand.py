@@ -57,6 +57,11 @@ class Errand:
         """Return where the browser goes when the person wants none of it; None if nobody waits for that."""
         return f"{self.destination}&refused={what}" if self.leads_away else None
 
+    @property
+    def chosen(self) -> str | None:
+        """Return where somebody goes who chooses the account of this browser; None where there is nothing to choose."""
+        return f"{self.destination}&chosen=1" if self.is_choice and self.leads_away else None
+
     def link(self, path: str, **more: str) -> str:
         """Return the address of another page for the same errand."""
         query = urlencode({**self.query, **more})

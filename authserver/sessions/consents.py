@@ -11,6 +11,9 @@ from authserver.clients.models import Client
 from authserver.sessions.lifecycle import Sessions
 from authserver.sessions.models import Consent, UserSession
 
+_MAX_SCOPE_CHARACTERS = 1000
+"""What the column holds, and the scopes of a client at one time are within."""
+
 
 async def find(tx: AsyncSession, user_id: UUID, client_id: str) -> Consent | None:
     """Return what the user has allowed the client, if anything."""
@@ -24,7 +27,10 @@ async def give(tx: AsyncSession, user_id: UUID, client_id: str, scope: str) -> N
     if consent is None:
         tx.add(Consent(user_id=user_id, client_id=client_id, scope=scope, created_at=now, given_at=now))
     else:
-        consent.scope = " ".join(dict.fromkeys([*consent.scope.split(" "), *scope.split(" ")]))
+        both = " ".join(dict.fromkeys([*consent.scope.split(" "), *scope.split(" ")]))
+        consent.scope = (
+            both if len(both) <= _MAX_SCOPE_CHARACTERS else scope
+        )  # of scopes that a client has had over time
         consent.given_at = now
     audit.record(tx, "consent_given", user_id=user_id, client_id=client_id, scope=scope)
 

@@ -13,9 +13,9 @@ from authserver.text import is_clean
 
 MAX_BYTES = 8 * 1024
 """Quoted inside the address of the sign-in page, it must still fit into what servers and proxies take."""
-TICKET, REFUSED = "ticket", "refused"
+TICKET, REFUSED, CHOSEN = "ticket", "refused", "chosen"
 """What our own pages add (ticket.py)."""
-_OURS = frozenset({TICKET, REFUSED})
+_OURS = frozenset({TICKET, REFUSED, CHOSEN})
 Pair = tuple[str, str]
 
 
@@ -26,6 +26,7 @@ class Parameters:
     pairs: tuple[Pair, ...]
     ticket: str | None = None
     refused: str | None = None
+    chosen: str | None = None
 
     @cached_property
     def values(self) -> dict[str, str]:
@@ -68,7 +69,7 @@ def read(query: bytes) -> Parameters:
     except ValueError:  # not UTF-8, or too many fields
         raise ShownToPerson("malformed_request", "not a query string") from None
     ours = {name: value for name, value in pairs if name in _OURS}
-    return Parameters(_others(pairs), ours.get(TICKET), ours.get(REFUSED))
+    return Parameters(_others(pairs), ours.get(TICKET), ours.get(REFUSED), ours.get(CHOSEN))
 
 
 def _others(pairs: Iterable[Pair]) -> tuple[Pair, ...]:

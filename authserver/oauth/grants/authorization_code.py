@@ -9,7 +9,7 @@ from authserver import opaque
 from authserver.oauth import audience, errors
 from authserver.oauth.client import Asked
 from authserver.oauth.errors import Refusal
-from authserver.oauth.issue import token_response
+from authserver.oauth.issue import asked_for, token_response
 from authserver.services import Services
 
 _VERIFIER = re.compile(r"[A-Za-z0-9._~-]{43,128}")
@@ -36,12 +36,13 @@ async def authorization_code(services: Services, asked: Asked) -> Response | Ref
     if isinstance(resources, Refusal):
         return resources
 
+    claims = await asked_for(services, code.user_id, code.id_token_claims)  # as long as the code is not used up
     sign_in = await services.authorization_codes.redeem(code, client)
     if sign_in is None:
         return errors.INVALID_GRANT_CODE.because("used, expired, or what it stood on is gone")
-    return await token_response(
+    return token_response(
         services, client, sign_in, code.scope,
-        audience=resources, nonce=code.nonce, id_token_claims=code.id_token_claims,
+        audience=resources, nonce=code.nonce, id_token_claims=claims,
     )  # fmt: skip
 
 

@@ -40,4 +40,4 @@ async def client_credentials(services: Services, asked: Asked) -> Response | Ref
         access_expires_at=clock.now() + timedelta(seconds=services.settings.access_token_seconds),
         refresh_token=None,
     )
-    return await token_response(services, client, own, scope, audience=resources)
+    return token_response(services, client, own, scope, audience=resources)

@@ -56,4 +56,4 @@ async def password(services: Services, asked: Asked) -> Response | Refusal:
         if not await services.clients.is_active(client.id):
             return errors.INVALID_CLIENT.because("the client was switched off while the password was verified")
         return errors.INVALID_GRANT_PASSWORD.because("the account changed while the password was verified")
-    return await token_response(services, client, sign_in, scope, audience=resources)
+    return token_response(services, client, sign_in, scope, audience=resources)

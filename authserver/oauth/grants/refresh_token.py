@@ -36,7 +36,7 @@ async def refresh_token(services: Services, asked: Asked) -> Response | Refusal:
     if isinstance(narrowed, Refusal):  # of a retry, which writes nothing
         return narrowed
     scope, resources = narrowed
-    return await token_response(services, client, sign_in, scope, audience=resources)
+    return token_response(services, client, sign_in, scope, audience=resources)
 
 
 def _narrowed(client: Client, form: Form, session: UserSession | SignIn) -> tuple[str, list[str]] | Refusal:
