@@ -8,7 +8,7 @@ from pathlib import Path
 
 # `: words` is a comment that zsh takes from the keyboard too. Only curl and python3 are needed.
 _TEXT = """
-authserver is up at {url} (development). Its API, to try in the browser: {url}/docs
+authserver is up at {url} (development). In the browser: your account at {url}/, the API to try at {url}/docs
 Stop it with Ctrl-C. In another terminal, paste all of this, or line by line:
 
   cd {directory} && URL={url} && {field}
