@@ -29,6 +29,9 @@ async def test_what_is_over_goes_and_the_rest_stays(run: Run, house: Services) -
         "attempts": 5,
         "known_addresses": 5,
         "used_assertions": 5,
+        "pushed_requests": 5,
+        "browser_sessions": 5,
+        "authorization_codes": 5,
         "signing_keys": 5,
         "audit_events": 5,
     }

@@ -25,7 +25,7 @@ def program(settings: Settings, directory: Any, **changes: Any) -> Program:
     return Program(directory, base | changes)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")  # not longer: it would deliver the notices of logout of other tests
 async def server(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Program]:
     """`authserver serve`; issuer is where it listens, nothing is throttled, hashing costs next to nothing."""
     running = program(settings, tmp_path_factory.mktemp("server"))
