@@ -132,7 +132,7 @@ async def _for_ever(job: Callable[[], Awaitable[None]]) -> None:
     while True:
         try:
             await job()
-        except Exception:
+        except Exception:  # whatever it was: without this job the answers would get wrong or old
             log.exception("background_job_failed")
         await asyncio.sleep(_PAUSE_SECONDS)
 

@@ -108,7 +108,7 @@ def run_server(server: Server, sockets: Sockets) -> int:
     except OSError as refused:  # somebody else began to listen after we took the port
         log.critical("cannot_listen", extra={"reason": str(refused)})
         return 1
-    except Exception:
+    except Exception:  # the last one who could say it, as a line of JSON and not as a traceback
         log.critical("server_failed", exc_info=True)
         return 1
     return 0 if server.started else 1
