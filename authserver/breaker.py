@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from time import monotonic
 from typing import Any
 
 import pybreaker
@@ -16,6 +17,9 @@ from authserver.errors import StoreUnavailable
 from authserver.observability import metrics
 
 log = logging.getLogger(__name__)
+
+_STOOD_STILL_SECONDS = 0.25
+"""By so much no time-out is late by itself: the process was stopped, or the machine had no processor for it."""
 
 
 class _ReportedError(Exception):
@@ -55,17 +59,20 @@ class Breaker:
         return self._breaker.current_state == pybreaker.STATE_OPEN
 
     @contextmanager
-    def admit(self, failures: tuple[type[BaseException], ...]) -> Iterator[None]:
-        """Let one call through and count how it ends; StoreUnavailable while open.
+    def admit(self, failures: tuple[type[BaseException], ...], seconds: float) -> Iterator[None]:
+        """Let one call through, which ends itself after `seconds`, and count how it ends; StoreUnavailable while open.
 
-        Only the exceptions named in `failures` speak against the dependency; cancellation never does.
+        Only the exceptions named in `failures` speak against the dependency. Cancellation never does, and a failure
+        that comes later than it can says that this process stood still.
         """
         if self.is_open:
             raise StoreUnavailable(self.dependency, "breaker open")
+        began = monotonic()
         try:
             yield
         except failures:
-            self.failed()
+            if monotonic() - began < seconds + _STOOD_STILL_SECONDS:
+                self.failed()
             raise
         else:
             self.succeeded()

@@ -190,7 +190,7 @@ class Database:
             raise Busy("too many wait for a database connection")
         self._room -= 1
         try:
-            with self.breaker.admit((StoreUnavailable,)):
+            with self.breaker.admit((StoreUnavailable,), self._timeout):
                 try:
                     with patience.share(self._timeout) as seconds:
                         async with asyncio.timeout(seconds), self._connection_turn():

@@ -57,9 +57,10 @@ class Redis:
 
     async def guard(self, work: Callable[[], Awaitable[Answer]]) -> Answer:
         """Do something with Redis in time and through the breaker, or raise StoreUnavailable."""
-        with self.breaker.admit((StoreUnavailable,)):
+        seconds = self.timeout * 2
+        with self.breaker.admit((StoreUnavailable,), seconds):
             try:
-                async with asyncio.timeout(self.timeout * 2):
+                async with asyncio.timeout(seconds):
                     return await work()
             except FAILURES as failure:
                 log.debug("redis_unavailable", extra={"reason": repr(failure)})

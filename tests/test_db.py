@@ -1,6 +1,7 @@
 """The database's connections: shared fairly, given back whatever happens; the quick way says what the slow one says."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -77,6 +78,30 @@ async def test_a_caller_who_gives_up_leaves_no_connection_taken(narrow: Database
         await asyncio.wait([asking])
     assert taken(narrow) == 0
     assert await narrow.ask(FIND, {"this": "nobody"}) is None
+
+
+async def test_what_ran_out_of_time_while_the_process_stood_still_says_nothing_against_the_database(
+    settings: Settings,
+) -> None:
+    """As a stopped one (SIGSTOP), or one on a machine that is moved, which would else refuse what comes next."""
+    changed = settings.model_dump() | {"database_timeout_seconds": 0.2, "breaker_max_failures": 2}
+    db = Database(Settings(_env_file=None, **changed))
+    inside = asyncio.Semaphore(0)
+
+    async def use() -> None:
+        async with db.read() as tx:
+            await tx.scalar(select(1))
+            inside.release()
+            await asyncio.sleep(0.05)
+
+    users = [asyncio.create_task(use()) for _ in range(4)]
+    for _ in users:
+        await inside.acquire()
+    time.sleep(1)  # noqa: ASYNC251 - that is the standstill
+    ended = await asyncio.gather(*users, return_exceptions=True)
+    assert {type(end) for end in ended} == {StoreUnavailable}
+    assert not db.breaker.is_open
+    await db.close()
 
 
 async def test_a_statement_that_fails_is_a_store_that_cannot_be_asked(narrow: Database) -> None:

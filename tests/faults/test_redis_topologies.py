@@ -42,7 +42,7 @@ from tests.topologies import (
     wait_until,
 )
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(240)
 eventually = partial(test_stores_down.eventually, seconds=40)
 
 
@@ -121,6 +121,7 @@ class Nodes:
             while True:
                 await self.check_all()
                 await self.revoke(len(self.revoked) % 2)
+                await asyncio.sleep(0.1)  # the servers in this process are to come to their turn as well
 
         watching = asyncio.create_task(watch())
         try:
