@@ -17,6 +17,9 @@ from tests.bench.servers import Stores, running
 from tests.servers import free_port
 
 NAMES = ("introspect", "refresh", "revoke", "client_credentials", "userinfo", "jwks")
+_SIGNED = ("refresh", "client_credentials")
+"""These are also measured with a signed access token for an answer, as all of ours are."""
+_RESOURCE = "https://api.example"
 _SOURCES = Path(__file__).with_name("node")
 _CLIENT = ("bench", "a secret of the benchmark, long enough")
 _REDIS_DATABASE = 40
@@ -37,35 +40,31 @@ class Peer:
     port: int
     primary: int
 
-    def seeded(self, *, access: int = 0, refresh: int = 0) -> list[str]:
-        """Make so many tokens with its own models."""
-        command = [
-            _program("node"),
-            "server.mjs",
-            "seed",
-            self.stores.valkey.url(_REDIS_DATABASE),
-            str(access),
-            str(refresh),
-        ]
+    def seeded(self, kind: str, count: int) -> list[str]:
+        """Make so many tokens (`access`, `refresh`, or `signed`: to be refreshed so) with its own models."""
+        redis = self.stores.valkey.url(_REDIS_DATABASE)
+        command = [_program("node"), "server.mjs", "seed", redis, kind, str(count)]
         done = subprocess.run(command, cwd=self.directory, check=True, capture_output=True, text=True)
-        tokens = json.loads(done.stdout)
-        return [*tokens["access"], *tokens["refresh"]]
+        tokens: list[str] = json.loads(done.stdout)
+        return tokens
 
-    def load(self, name: str, seconds: float) -> Load:
+    def load(self, name: str, seconds: float, *, is_signed: bool) -> Load:
         """Return what is sent for an operation in so many seconds."""
+        resource = {"resource": _RESOURCE} if is_signed else {}
         match name:
             case "introspect":
-                return self._forms("/token/introspection", self.seeded(access=KEPT_TOKENS))
+                return self._forms("/token/introspection", self.seeded("access", KEPT_TOKENS))
             case "revoke":
-                tokens = self.seeded(access=1 + round(seconds * _MOST_REVOCATIONS_A_SECOND))
+                tokens = self.seeded("access", 1 + round(seconds * _MOST_REVOCATIONS_A_SECOND))
                 return self._forms("/token/revocation", tokens, may_repeat=False)
             case "userinfo":
-                return Load([http("GET", "/me", bearer=token) for token in self.seeded(access=KEPT_TOKENS)])
+                return Load([http("GET", "/me", bearer=token) for token in self.seeded("access", KEPT_TOKENS)])
             case "client_credentials":
-                return Load([http("POST", "/token", form={"grant_type": "client_credentials"}, basic=_CLIENT)])
+                form = {"grant_type": "client_credentials", **resource}
+                return Load([http("POST", "/token", form=form, basic=_CLIENT)])
             case "refresh":
-                tokens = self.seeded(refresh=CONNECTIONS * 8)
-                form = {"refresh_token": tokens[0], "grant_type": "refresh_token"}
+                tokens = self.seeded("signed" if is_signed else "refresh", CONNECTIONS * 8)
+                form = {"refresh_token": tokens[0], "grant_type": "refresh_token", **resource}
                 before, after = http("POST", "/token", form=form, basic=_CLIENT).split(tokens[0].encode())
                 return Load([token.encode() for token in tokens], around=(before, after), may_repeat=False)
             case _:
@@ -85,13 +84,16 @@ class PeerOperation:
     title: str
     operation: str
     peer: Peer
+    is_signed: bool = False
 
     async def measure(self, seconds: float) -> Sample:
         """Send it over all connections for so long."""
-        sent = await asyncio.to_thread(self.peer.load, self.operation, seconds)
+        sent = await asyncio.to_thread(self.peer.load, self.operation, seconds, is_signed=self.is_signed)
         status, answer = await asyncio.to_thread(load.ask, self.peer.port, sent.first())
         if status != 200 or (self.operation == "introspect" and answer["active"] is not True):
             raise WrongAnswer(f"{self.title}: {status} {answer}")
+        if self.is_signed and answer["access_token"].count(".") != 2:
+            raise WrongAnswer(f"{self.title}: the access token is not signed")
         workers = processes.family(self.peer.primary)[1:]
         return await driven(self.peer.port, sent.rest(), seconds, workers, self.peer.stores)
 
@@ -106,7 +108,14 @@ async def node_oidc_provider(stores: Stores, count: int) -> AsyncIterator[list[P
                str(count)]  # fmt: skip
     async with running(command, port, stores.directory) as primary:
         peer = Peer(directory, stores, port, primary)
-        yield [PeerOperation(f"node {name}", f"node-oidc-provider: {KINDS[name].title}", name, peer) for name in NAMES]
+        theirs = []
+        for name in NAMES:
+            title = f"node-oidc-provider: {KINDS[name].title}"
+            theirs.append(PeerOperation(f"node {name}", title, name, peer))
+            if name in _SIGNED:
+                signed = f"{title}, signed"
+                theirs.append(PeerOperation(f"node {name} signed", signed, name, peer, is_signed=True))
+        yield theirs
 
 
 def _install(directory: Path) -> None:

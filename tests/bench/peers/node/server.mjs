@@ -1,6 +1,7 @@
 // node-oidc-provider as its users run it: Redis behind it, a process a core.
 //   node server.mjs serve PORT REDIS PROCESSES
-//   node server.mjs seed REDIS ACCESS REFRESH      prints so many tokens: {"access": […], "refresh": […]}
+//   node server.mjs seed REDIS KIND COUNT         prints so many tokens; KIND: access, refresh, signed
+// A request with `resource` gets a signed access token (RFC 9068), as all of ours are.
 import cluster from 'node:cluster';
 import { Redis } from 'ioredis';
 import Provider from 'oidc-provider';
@@ -11,6 +12,7 @@ const KEY = {
   x: 'f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU', y: 'x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0',
   d: 'jpsQnnGQmL-YBIffH1136cspYG6-0iY7X1fCE9-E9LI', // RFC 7515, A.3
 };
+const RESOURCE = 'https://api.example';
 const USED_ONCE = new Set(['AuthorizationCode', 'RefreshToken', 'DeviceCode', 'BackchannelAuthenticationRequest']);
 
 // The adapter of the project's own example (example/adapters/redis.js), without what these operations do not touch.
@@ -66,6 +68,10 @@ function provider(port, redisUrl) {
     features: {
       introspection: { enabled: true }, revocation: { enabled: true }, clientCredentials: { enabled: true },
       devInteractions: { enabled: false },
+      resourceIndicators: {
+        enabled: true,
+        getResourceServerInfo: () => ({ scope: 'profile email', accessTokenFormat: 'jwt', jwt: { sign: { alg: 'ES256' } } }),
+      },
     },
     rotateRefreshToken: true,
     ttl: { AccessToken: 3600, ClientCredentials: 3600, RefreshToken: 86400, Grant: 86400 },
@@ -75,32 +81,25 @@ function provider(port, redisUrl) {
   return made;
 }
 
-async function seed(redisUrl, access, refresh) {
+async function seed(redisUrl, kind, count) {
   const made = provider(1, redisUrl), client = await made.Client.find(CLIENT.client_id);
-  const signIn = async (number) => {
-    const accountId = `user-${number}`, grant = new made.Grant({ accountId, clientId: client.clientId });
+  // A refresh token without `openid`, so that a refresh does not sign an ID token: ours does not make one either.
+  const [Model, scope, each] = kind === 'access'
+    ? [made.AccessToken, 'openid profile email', 50] : [made.RefreshToken, 'profile email offline_access', 1];
+  const resource = kind === 'signed' ? RESOURCE : undefined, tokens = [];
+  while (tokens.length < count) {
+    const accountId = `user-${tokens.length}`, grant = new made.Grant({ accountId, clientId: client.clientId });
     grant.addOIDCScope('openid profile email offline_access');
-    return { accountId, client, grantId: await grant.save(), gty: 'authorization_code', claims: {} };
-  };
-  const many = async (count, each, Model, scope) => {
-    const tokens = [];
-    while (tokens.length < count) {
-      const common = await signIn(tokens.length);
-      tokens.push(...await Promise.all(Array.from({ length: each }, () => new Model({ ...common, scope }).save())));
-    }
-    return tokens;
-  };
-  // Without `openid`, so that a refresh does not sign an ID token: ours does not make one either.
-  const refreshScope = 'profile email offline_access';
-  process.stdout.write(JSON.stringify({
-    access: await many(access, 50, made.AccessToken, 'openid profile email'),
-    refresh: await many(refresh, 1, made.RefreshToken, refreshScope),
-  }), () => process.exit(0));
+    if (resource) grant.addResourceScope(resource, scope);
+    const common = { accountId, client, grantId: await grant.save(), gty: 'authorization_code', claims: {}, scope, resource };
+    tokens.push(...await Promise.all(Array.from({ length: each }, () => new Model(common).save())));
+  }
+  process.stdout.write(JSON.stringify(tokens), () => process.exit(0));
 }
 
 const [what, ...rest] = process.argv.slice(2);
 if (what === 'seed') {
-  await seed(rest[0], Number(rest[1]), Number(rest[2]));
+  await seed(rest[0], rest[1], Number(rest[2]));
 } else if (cluster.isPrimary) {
   for (let number = 0; number < Number(rest[2]); number += 1) cluster.fork();
 } else {
