@@ -59,20 +59,29 @@ ATTACKS = [
 # ── the attack, in its own process ──────────────────────────────────────────────────────────────────────────────────
 
 
-async def _drip(port: int, beginning: bytes | None) -> None:
-    """Send a request a byte a second, or nothing at all; again and again, for the server hangs up."""
+async def _drip(port: int, beginning: bytes) -> None:
+    """Send a request a byte a second; again and again, for the server hangs up."""
     while True:
         with suppress(OSError):
             reader, writer = await asyncio.open_connection(LOOPBACK, port)
             try:
-                writer.write(beginning or b"")
+                writer.write(beginning)
                 while not reader.at_eof():
-                    if beginning is not None:
-                        writer.write(b"a")
+                    writer.write(b"a")
                     with suppress(TimeoutError):
                         await asyncio.wait_for(reader.read(1024), 1)
             finally:
                 writer.transport.abort()
+        await asyncio.sleep(1)
+
+
+async def _idle(port: int) -> None:
+    """Send nothing at all; again and again, for the server hangs up."""
+    while True:
+        with suppress(OSError):
+            reader, writer = await asyncio.open_connection(LOOPBACK, port)
+            await reader.read()
+            writer.transport.abort()
         await asyncio.sleep(1)
 
 
@@ -88,10 +97,10 @@ async def _reset(port: int, each_second: int, request: bytes) -> None:
 
 def _attack(attack: Attack, port: int, request: bytes, is_under_way: Event) -> None:
     async def run() -> None:
-        beginnings = [list(_DRIPS.values())[number % 2] for number in range(attack.dripping)]
+        dripping = [_drip(port, list(_DRIPS.values())[number % 2]) for number in range(attack.dripping)]
         tasks = []
-        for beginning in [*beginnings, *[None] * attack.idle]:
-            tasks.append(asyncio.create_task(_drip(port, beginning)))
+        for connection in [*dripping, *[_idle(port) for _ in range(attack.idle)]]:
+            tasks.append(asyncio.create_task(connection))
             await asyncio.sleep(0.001)
         if attack.resets:
             tasks.append(asyncio.create_task(_reset(port, attack.resets, request)))

@@ -116,9 +116,10 @@ class Nodes:
     @asynccontextmanager
     async def under_watch(self) -> AsyncIterator[None]:
         """Go on asking and revoking around the block."""
+        is_over = asyncio.Event()
 
         async def watch() -> None:
-            while True:
+            while not is_over.is_set():
                 await self.check_all()
                 await self.revoke(len(self.revoked) % 2)
                 await asyncio.sleep(0.1)  # the servers in this process are to come to their turn as well
@@ -130,10 +131,9 @@ class Nodes:
             while not watching.done() and (self.asked == asked or len(self.revoked) == revoked):
                 await asyncio.wait([watching], timeout=0.05)
         finally:
-            watching.cancel()
-            done, _ = await asyncio.wait([watching])
-        for task in done:
-            assert task.cancelled() or task.exception() is None, task.exception()
+            is_over.set()
+            await asyncio.wait([watching])
+        watching.result()
 
 
 Start = Callable[..., Awaitable[Nodes]]
