@@ -170,7 +170,8 @@ class Database:
             yield
             return
         try:
-            await asyncio.wait_for(self._only_writer.acquire(), self._timeout)
+            async with asyncio.timeout(self._timeout):
+                await self._only_writer.acquire()
         except TimeoutError:
             raise Busy("too many wait to write") from None
         try:
