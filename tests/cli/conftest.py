@@ -4,7 +4,9 @@ import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable, Iterator
+from contextvars import Context
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -62,10 +64,10 @@ def run(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     async def run(*arguments: object, stdin: str | bytes | None = None, **changes: Any) -> Done:
         environment = {f"AUTHSERVER_{name.upper()}": str(value) for name, value in (base | changes).items()}
         words = [str(argument) for argument in arguments]
-        # A thread: a command brings an event loop of its own.
-        result = await asyncio.to_thread(
-            runner.invoke, program, words, input=stdin, env=environment, catch_exceptions=False
-        )
+        command = partial(runner.invoke, program, words, input=stdin, env=environment, catch_exceptions=False)
+        # A thread, for a command brings an event loop of its own; a new context, for it is no part of the request that
+        # the test has made, and has time of its own.
+        result = await asyncio.get_running_loop().run_in_executor(None, Context().run, command)
         return Done(result.exit_code, _without_log(result.stdout), _without_log(result.stderr))
 
     yield run
