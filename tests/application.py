@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from contextvars import Context
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +48,17 @@ async def running(settings: Settings) -> AsyncIterator[FastAPI]:
         await life
 
 
+class _Server(httpx.ASGITransport):
+    """Has a task and a context for each request, as a server has: the time that one may take is its own."""
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Answer."""
+        return await asyncio.create_task(super().handle_async_request(request), context=Context())
+
+
 def client_of(app: FastAPI, address: str = "192.0.2.1") -> httpx.AsyncClient:
     """Make an HTTP client that speaks to an application in this process, as if from the given address."""
-    transport = httpx.ASGITransport(app, raise_app_exceptions=False, client=(address, 12345))
+    transport = _Server(app, raise_app_exceptions=False, client=(address, 12345))
     return httpx.AsyncClient(transport=transport, base_url=ISSUER)
 
 
