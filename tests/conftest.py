@@ -23,9 +23,10 @@ from authserver.settings import Settings
 from tests import application, servers, stores
 from tests.code_flow import new_flow
 from tests.factories import new_client, new_user
+from tests.signed_in import me
 from tests.stores import Backend, Stores
 
-__all__ = ["new_client", "new_flow", "new_user"]  # fixtures
+__all__ = ["me", "new_client", "new_flow", "new_user"]  # fixtures
 
 SERVERS = pytest.StashKey[dict[str, str]]()
 OWN_SERVERS = {"postgres": "AUTHSERVER_TEST_DATABASE_URL", "redis": "AUTHSERVER_TEST_REDIS_URL"}

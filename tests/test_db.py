@@ -86,6 +86,14 @@ async def test_what_ran_out_of_time_while_the_process_stood_still_says_nothing_a
     """As a stopped one (SIGSTOP), or one on a machine that is moved, which would else refuse what comes next."""
     changed = settings.model_dump() | {"database_timeout_seconds": 0.2, "breaker_max_failures": 2}
     db = Database(Settings(_env_file=None, **changed))
+    try:
+        await stand_still_while_it_is_used(db)
+        assert not db.breaker.is_open
+    finally:
+        await db.close()
+
+
+async def stand_still_while_it_is_used(db: Database) -> None:
     inside = asyncio.Semaphore(0)
 
     async def use() -> None:
@@ -100,8 +108,6 @@ async def test_what_ran_out_of_time_while_the_process_stood_still_says_nothing_a
     time.sleep(1)  # noqa: ASYNC251 - that is the standstill
     ended = await asyncio.gather(*users, return_exceptions=True)
     assert {type(end) for end in ended} == {StoreUnavailable}
-    assert not db.breaker.is_open
-    await db.close()
 
 
 async def test_a_statement_that_fails_is_a_store_that_cannot_be_asked(narrow: Database) -> None:

@@ -8,10 +8,11 @@ from contextvars import Context
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from threading import get_ident
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from authserver.cli.program import app as program
 from authserver.observability import logs
@@ -43,9 +44,17 @@ class Done:
 Run = Callable[..., Awaitable[Done]]
 
 
-def _without_log(text: str) -> str:
-    """Drop what was logged: the server of this process writes to the same place."""
-    return "".join(line for line in text.splitlines(keepends=True) if not line.startswith('{"timestamp":'))
+def _alone(command: Callable[[], Result]) -> Result:
+    """Run a command in this thread; what the server beside it logs meanwhile would go where the command writes."""
+    ours, handle = get_ident(), logging.Logger.handle
+
+    def handle_ours(logger: logging.Logger, record: logging.LogRecord) -> None:
+        if get_ident() == ours:
+            handle(logger, record)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(logging.Logger, "handle", handle_ours)
+        return command()
 
 
 @pytest.fixture
@@ -67,8 +76,8 @@ def run(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         command = partial(runner.invoke, program, words, input=stdin, env=environment, catch_exceptions=False)
         # A thread, for a command brings an event loop of its own; a new context, for it is no part of the request that
         # the test has made, and has time of its own.
-        result = await asyncio.get_running_loop().run_in_executor(None, Context().run, command)
-        return Done(result.exit_code, _without_log(result.stdout), _without_log(result.stderr))
+        result = await asyncio.get_running_loop().run_in_executor(None, Context().run, _alone, command)
+        return Done(result.exit_code, result.stdout, result.stderr)
 
     yield run
     logging.getLogger("authserver.db").setLevel(logging.NOTSET)

@@ -1,6 +1,7 @@
 """Whatever becomes of a connection to Redis is a StoreUnavailable. The server runs on uvloop, so these tests do too."""
 
 import asyncio
+import time
 from time import monotonic
 
 import pytest
@@ -52,3 +53,16 @@ async def test_who_asks_a_silent_redis_in_a_crowd_does_not_wait_for_all_before()
         valkey.resume()
         assert (await line.ask(("GET", "x")))[0] == [None]
         await line.close()
+
+
+async def test_what_ran_out_of_time_while_the_process_stood_still_says_nothing_against_redis() -> None:
+    with Valkey() as valkey:
+        redis = Redis(Settings(_env_file=None, redis_url=valkey.url(), breaker_max_failures=2))
+        waiting = [asyncio.create_task(redis.ask(lambda client: client.blpop(["x"], 0.1))) for _ in range(4)]
+        while len(await redis.ask(lambda client: client.client_list())) <= len(waiting):  # noqa: ASYNC110 - it is about Redis
+            await asyncio.sleep(0.01)
+        time.sleep(1)  # noqa: ASYNC251 - that is the standstill
+        ended = await asyncio.gather(*waiting, return_exceptions=True)
+        assert {type(end) for end in ended} == {StoreUnavailable}
+        assert await redis.ask(lambda client: client.get("x")) is None
+        await redis.close()

@@ -42,7 +42,7 @@ from tests.topologies import (
     wait_until,
 )
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(120)
 eventually = partial(test_stores_down.eventually, seconds=40)
 
 

@@ -21,7 +21,9 @@ async def peers(options: Options) -> Outcome:
         theirs = await stack.enter_async_context(node_oidc_provider(stores, options.workers))
         in_turns: list[Contestant] = []
         for one in theirs:
-            in_turns += [ours[one.operation]] if one.operation in ours and ours[one.operation] not in in_turns else []
+            mine = ours.get(one.operation)
+            if mine and mine not in in_turns:
+                in_turns.append(mine)
             in_turns.append(one)
         samples = await contest.take_turns(in_turns, options.rounds, options.seconds, options.say)
     figures = {one.name: (one.title, median(samples[one.name]).server_us) for one in in_turns}

@@ -1,6 +1,6 @@
 // node-oidc-provider as its users run it: Redis behind it, a process a core.
 //   node server.mjs serve PORT REDIS PROCESSES
-//   node server.mjs seed REDIS KIND COUNT         prints so many tokens; KIND: access, refresh, signed
+//   node server.mjs seed REDIS KIND COUNT          prints so many tokens; KIND: access, refresh, signed
 // A request with `resource` gets a signed access token (RFC 9068), as all of ours are.
 import cluster from 'node:cluster';
 import { Redis } from 'ioredis';
