@@ -39,7 +39,9 @@ def main() -> int:
     if asked.list:
         _say(f"{name:<28}{FAULTS[name].what if name in FAULTS else bound.__doc__}" for name in names)
         return 0
-    # Ctrl-C lets asyncio clean up; so must a polite kill, or the stores would stay.
+    # Ctrl-C lets asyncio clean up; so must a polite kill, or the stores would stay: also in the background of a shell,
+    # which has Ctrl-C ignored there.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     with tempfile.TemporaryDirectory(prefix="authserver-laboratory-") as scratch:
         if asked.logs is not None:
