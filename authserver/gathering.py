@@ -13,7 +13,8 @@ class Gathering(Generic[Question, Answer]):
     """Puts questions together: all that come while some are under way are the next ones, at most `at_once` of them.
 
     So nobody waits longer than for those before them, and under load a store is asked once for many. `ask` gets
-    questions and returns their answers in the same order; what it raises, everybody hears whose question it was.
+    questions and returns their answers in the same order; what it raises, everybody hears whose question it was. The
+    question of somebody who has gone meanwhile is not asked.
     """
 
     def __init__(self, ask: Callable[[Sequence[Question]], Awaitable[Sequence[Answer]]], at_once: int) -> None:
@@ -33,7 +34,10 @@ class Gathering(Generic[Question, Answer]):
 
     async def _ask_for_all(self) -> None:
         while self._waiting:
-            asked, self._waiting = self._waiting[: self._at_once], self._waiting[self._at_once :]
+            there = [(question, answer) for question, answer in self._waiting if not answer.done()]
+            asked, self._waiting = there[: self._at_once], there[self._at_once :]
+            if not asked:
+                break
             questions = [question for question, _ in asked]
             (answers,) = await asyncio.gather(self._ask(questions), return_exceptions=True)
             for number, (_, answer) in enumerate(asked):

@@ -58,3 +58,20 @@ async def test_a_caller_who_goes_away_takes_no_answer_with_him() -> None:
     assert await second == 20
     with pytest.raises(asyncio.CancelledError):
         await first
+
+
+async def test_who_has_gone_before_his_turn_is_not_asked_for() -> None:
+    store = Store()
+    gathering: Gathering[int, int] = Gathering(store.ask, at_once=2)
+    callers = [asyncio.create_task(gathering.ask(number)) for number in range(1, 7)]
+    await asyncio.sleep(0)
+    for gone in callers[2:4]:
+        gone.cancel()
+    store.may_answer.set()
+    answers = await asyncio.gather(*callers, return_exceptions=True)
+    assert [answer for answer in answers if isinstance(answer, int)] == [10, 20, 50, 60]
+    assert store.asked == [[1, 2], [5, 6]]
+    everybody = [asyncio.create_task(gathering.ask(7)), asyncio.create_task(gathering.ask(8))]
+    await asyncio.sleep(0)
+    everybody[0].cancel()
+    assert await everybody[1] == 80

@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import timedelta
+from uuid import UUID
 
 import httpx
 import pytest
@@ -96,6 +97,43 @@ async def test_a_hundred_parallel_refreshes_have_one_successor(
     assert {answer.status_code for answer in answers} <= {200, 503}  # 503: a slow machine cannot do so many in time
     (successor,) = {answer.json()["refresh_token"] for answer in answers if answer.status_code == 200}
     assert (await refresh(client, caller, successor)).status_code == 200
+
+
+async def test_those_who_refresh_at_the_same_moment_each_get_what_is_theirs(
+    client: httpx.AsyncClient, caller: App, new_client: NewClient, new_user: NewUser
+) -> None:
+    """Good tokens, a used one, and one in the hands of another client: PostgreSQL is asked once for all."""
+    user, other = await new_user(), await new_client()
+    signed_in = [dict((await sign_in(client, caller, user)).json()) for _ in range(10)]
+    used = (await refresh(client, caller, signed_in[0]["refresh_token"])).json()
+    used = (await refresh(client, caller, used["refresh_token"])).json()
+    answers = await asyncio.gather(
+        *(refresh(client, caller, tokens["refresh_token"]) for tokens in signed_in[:9]),
+        refresh(client, other, signed_in[9]["refresh_token"]),
+    )
+    assert [answer.status_code for answer in answers] == [400, *[200] * 8, 400]
+    for before, answer in zip(signed_in[1:9], answers[1:9], strict=True):
+        claims = claims_of(answer.json()["access_token"])
+        assert claims["sid"] == claims_of(before["access_token"])["sid"]
+        assert (await refresh(client, caller, answer.json()["refresh_token"])).status_code == 200
+    assert_oauth_error(await refresh(client, caller, used["refresh_token"]), 400, "invalid_grant")
+    assert (await refresh(client, caller, signed_in[9]["refresh_token"])).status_code == 200
+
+
+async def test_a_session_that_is_being_worked_on_keeps_only_its_own_request_waiting(
+    client: httpx.AsyncClient, caller: App, new_user: NewUser, services: Services
+) -> None:
+    user = await new_user()
+    held, free = [dict((await sign_in(client, caller, user)).json()) for _ in range(2)]
+    async with services.db.read() as tx:  # on SQLite nobody who reads keeps anybody waiting
+        its_row = UserSession.id == UUID(claims_of(held["access_token"])["sid"])
+        await tx.execute(select(UserSession.id).where(its_row).with_for_update())
+        waiting = asyncio.create_task(refresh(client, caller, held["refresh_token"]))
+        async with asyncio.timeout(0.8):  # less than anybody waits for a lock
+            others = await asyncio.gather(*(refresh(client, caller, free["refresh_token"]) for _ in range(2)))
+        assert [answer.status_code for answer in others] == [200, 200]
+        assert services.db.is_sqlite or not waiting.done()
+    assert (await waiting).status_code == 200
 
 
 async def test_reusing_a_spent_refresh_token_ends_the_session(

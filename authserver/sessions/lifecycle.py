@@ -28,12 +28,15 @@ from authserver.sessions.models import UserSession
 from authserver.sessions.refresh_token import RefreshToken
 from authserver.sessions.statements import is_alive
 from authserver.settings import Settings
+from authserver.statement import Row
 from authserver.tokens import access_token, truth
 from authserver.tokens.denylist import MARGIN, Denylist, session_entry
 from authserver.tokens.truth import Entries
 
+Rotated = tuple[Row, datetime]
+"""What a rotation returned of the session, and when the new access token expires if the session lasts so long."""
 _AT_ONCE = 100
-"""So many sessions are ended in one transaction."""
+"""So many sessions are ended, or rotated, in one transaction."""
 _ENDED = (
     UserSession.id,
     UserSession.browser_session_id,
@@ -101,6 +104,7 @@ class Sessions:
         self._key = opaque.derived_key(settings.secret_key.get_secret_value(), "refresh tokens")
         self._denylist = denylist
         self._ending: Gathering[tuple[UUID, str], Entries] = Gathering(self._end_together, _AT_ONCE)
+        self._rotating: Gathering[tuple[RefreshToken, str], Rotated | None] = Gathering(self._rotate_together, _AT_ONCE)
 
     async def start(
         self,
@@ -182,23 +186,12 @@ class Sessions:
         token = refresh_token.read(self._key, text)
         if token is None:
             return None
-        now = clock.now()
-        access_expires_at = now + self._access_life
-        row = await self._db.ask(
-            statements.ROTATE,
-            {
-                "family_hash": token.family_hash,
-                "of_client": client_id,
-                "presented": token.generation,
-                "now": now,
-                "jti": access_token.new_jti(),
-                "access_expires_at": access_expires_at,
-                "idle_until": now + self._idle_life,
-            },
-        )
-        if row is None:
+        rotated = None if self._db.is_sqlite else await patience.ask(self._rotating.ask((token, client_id)))
+        rotated = rotated or await self._rotate_alone(token, client_id)
+        if rotated is None:
             async with self._denylist.revoking() as tx:  # for reuse ends the session
                 return await self._retried_or_reused(tx, text, client_id)
+        row, access_expires_at = rotated
         return SignIn(
             session_id=row["id"],
             user_id=row["user_id"],
@@ -211,6 +204,43 @@ class Sessions:
             userinfo_claims=row["userinfo_claims"],
             authenticated=_authenticated(row["authenticated_at"], row["amr"]),
         )
+
+    async def _rotate_together(self, presented: Sequence[tuple[RefreshToken, str]]) -> Sequence[Rotated | None]:
+        """Rotate those sessions that nobody else works on. Who comes second with a token gets nothing here."""
+        first: dict[str, int] = {}
+        for number, (token, _) in enumerate(presented):
+            first.setdefault(token.family_hash, number)
+        moment = self._moment()
+        rows = await self._db.ask_all(
+            statements.ROTATE_TOGETHER,
+            {
+                "family_hashes": list(first),
+                "of_clients": [presented[number][1] for number in first.values()],
+                "generations": [presented[number][0].generation for number in first.values()],
+                "jtis": [access_token.new_jti() for _ in first],
+                **moment,
+            },
+        )
+        rotated = {first[row["refresh_hash"]]: (row, moment["access_expires_at"]) for row in rows}
+        return [rotated.get(number) for number in range(len(presented))]
+
+    async def _rotate_alone(self, token: RefreshToken, client_id: str) -> Rotated | None:
+        moment = self._moment()
+        row = await self._db.ask(
+            statements.ROTATE,
+            {
+                "family_hash": token.family_hash,
+                "of_client": client_id,
+                "presented": token.generation,
+                "jti": access_token.new_jti(),
+                **moment,
+            },
+        )
+        return None if row is None else (row, moment["access_expires_at"])
+
+    def _moment(self) -> dict[str, datetime]:
+        now = clock.now()
+        return {"now": now, "access_expires_at": now + self._access_life, "idle_until": now + self._idle_life}
 
     async def _retried_or_reused(self, tx: AsyncSession, text: str, client_id: str) -> SignIn | None:
         """Tell a retry, which gets what the first one got and writes nothing, from reuse, which ends the session."""

@@ -25,6 +25,7 @@ from sqlalchemy import (
 from sqlalchemy import cast as cast_to
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from authserver.clients.models import Client
 from authserver.db import UTCDateTime
@@ -102,38 +103,76 @@ START = Statement(
 )  # fmt: skip
 """A row for a sign-in, if user and client are still what they were; both stay so until the row is committed."""
 
+
+def _rotation(
+    of: ColumnElement[bool], presented: ColumnElement[int], jti: ColumnElement[str]
+) -> ReturningUpdate[tuple[object, ...]]:
+    """Move sessions on by one generation, if the refresh token presented for each is its newest."""
+    return (
+        update(UserSession)
+        .where(
+            of,
+            # `<`: the newest token may be ahead of a database that has lost its last commits.
+            UserSession.generation <= presented,
+            is_alive(_date("now")),
+        )
+        .values(
+            generation=presented + 1,
+            rotated_at=_date("now"),
+            token_jti=jti,
+            tokens_expire_at=_later(UserSession.tokens_expire_at, _date("access_expires_at")),
+            expires_at=_earlier(UserSession.max_expires_at, _date("idle_until")),
+            last_used_at=_date("now"),
+        )
+        .returning(
+            UserSession.id,
+            UserSession.user_id,
+            select(User.username).where(User.id == UserSession.user_id).scalar_subquery().label("username"),
+            UserSession.scope,
+            UserSession.token_jti,
+            UserSession.max_expires_at,
+            UserSession.audience,
+            UserSession.userinfo_claims,
+            UserSession.authenticated_at,
+            UserSession.amr,
+            UserSession.refresh_hash,
+        )
+        .execution_options(synchronize_session=False)
+    )
+
+
 ROTATE = Statement(
-    update(UserSession)
-    .where(
-        UserSession.refresh_hash == bindparam("family_hash"),
-        UserSession.client_id == bindparam("of_client"),
-        # `<`: the newest token may be ahead of a database that has lost its last commits.
-        UserSession.generation <= bindparam("presented", type_=Integer),
-        is_alive(_date("now")),
+    _rotation(
+        and_(UserSession.refresh_hash == bindparam("family_hash"), UserSession.client_id == bindparam("of_client")),
+        bindparam("presented", type_=Integer),
+        bindparam("jti", type_=String),
     )
-    .values(
-        generation=bindparam("presented", type_=Integer) + 1,
-        rotated_at=_date("now"),
-        token_jti=bindparam("jti"),
-        tokens_expire_at=_later(UserSession.tokens_expire_at, _date("access_expires_at")),
-        expires_at=_earlier(UserSession.max_expires_at, _date("idle_until")),
-        last_used_at=_date("now"),
-    )
-    .returning(
-        UserSession.id,
-        UserSession.user_id,
-        select(User.username).where(User.id == UserSession.user_id).scalar_subquery().label("username"),
-        UserSession.scope,
-        UserSession.token_jti,
-        UserSession.max_expires_at,
-        UserSession.audience,
-        UserSession.userinfo_claims,
-        UserSession.authenticated_at,
-        UserSession.amr,
-    )
-    .execution_options(synchronize_session=False)
 )
-"""The compare-and-set: the whole refresh, and its one commit."""
+"""The compare-and-set: the whole refresh, and its one commit. It waits for whoever works on the session."""
+
+_presented = select(
+    func.unnest(bindparam("family_hashes", type_=ARRAY(String))).label("family_hash"),
+    func.unnest(bindparam("of_clients", type_=ARRAY(String))).label("of_client"),
+    func.unnest(bindparam("generations", type_=ARRAY(Integer)), type_=Integer).label("presented"),
+    func.unnest(bindparam("jtis", type_=ARRAY(String)), type_=String).label("jti"),
+).cte("presented")
+_free = (
+    # The client is compared here, and not looked for: its index finds all sessions that it has.
+    select(
+        UserSession.id,
+        (UserSession.client_id == _presented.c.of_client).label("is_of_client"),
+        _presented.c.presented,
+        _presented.c.jti,
+    )
+    .join(_presented, UserSession.refresh_hash == _presented.c.family_hash)
+    .with_for_update(of=UserSession, skip_locked=True)
+    .cte("free")
+)
+ROTATE_TOGETHER = Statement(
+    _rotation(and_(UserSession.id == _free.c.id, _free.c.is_of_client), _free.c.presented, _free.c.jti)
+)
+"""ROTATE for some sessions, each once, on PostgreSQL. One that somebody else works on is left out: nobody waits here,
+so one session does not hold up the others, and two of these statements do not wait in a circle."""
 
 FIND = Statement(
     select(*UserSession.__table__.columns, User.username)

@@ -38,8 +38,10 @@ COMMIT = "sqlalchemy.ext.asyncio:AsyncSession.commit"
 HASHED = "after authserver.users.passwords:Hasher.hash"
 STATEMENT = "authserver.db:Database._ask"
 """One statement past the ORM: its commit too, unless it stands in a transaction."""
+STATEMENT_OF_MANY = "authserver.db:Database.ask_all"
+"""The same, for several requests."""
 VERIFIED = "after authserver.users.passwords:Hasher.verify"
-ROTATING = "before authserver.sessions.lifecycle:Sessions.rotate"
+ROTATING = "before authserver.sessions.lifecycle:Sessions._rotate_together"
 ASKED = "after authserver.clients.authentication:Clients.authenticate"
 WRITE = "authserver.tokens.truth:write_by"
 FILL = "authserver.tokens.copy:Copy.fill"
@@ -50,8 +52,8 @@ POINTS = {
     "register, after the commit": f"{HASHED}, after {COMMIT}",
     "sign in, before the commit": f"{VERIFIED}, before {STATEMENT}",
     "sign in, after the commit": f"{VERIFIED}, after {STATEMENT}",
-    "rotate, before the commit": f"{ROTATING}, before {STATEMENT}",
-    "rotate, after the commit": f"{ROTATING}, after {STATEMENT}",
+    "rotate, before the commit": f"{ROTATING}, before {STATEMENT_OF_MANY}",
+    "rotate, after the commit": f"{ROTATING}, after {STATEMENT_OF_MANY}",
     "revoke, before the commit": f"before {WRITE}, after {STATEMENT}",
     "revoke, before Redis": f"{ASKED}, before {ADD}",
     "revoke, after Redis": f"{ASKED}, after {ADD}",
