@@ -173,12 +173,16 @@ async def _refresh_token(population: Population, _: float) -> Load:
     return _asking(population, [sign_in.refresh_token or "" for sign_in in population.sign_ins])
 
 
-async def _refresh(population: Population, _: float) -> Load:
+def _refreshing(*, in_browser: bool) -> Callable[[Population, float], Awaitable[Load]]:
     """As many sessions as keep every connection busy: each answer brings the token of a later request."""
-    tokens = await population.refresh_tokens(CONNECTIONS * 8)
-    form = {"refresh_token": tokens[0], "grant_type": "refresh_token"}
-    before, after = http("POST", "/token", form=form, basic=population.credentials).split(tokens[0].encode())
-    return Load([token.encode() for token in tokens], around=(before, after), may_repeat=False)
+
+    async def prepare(population: Population, _: float) -> Load:
+        tokens = await population.refresh_tokens(CONNECTIONS * 8, in_browser=in_browser)
+        form = {"refresh_token": tokens[0], "grant_type": "refresh_token"}
+        before, after = http("POST", "/token", form=form, basic=population.credentials).split(tokens[0].encode())
+        return Load([token.encode() for token in tokens], around=(before, after), may_repeat=False)
+
+    return prepare
 
 
 async def _revoke(population: Population, seconds: float) -> Load:
@@ -225,6 +229,10 @@ def _has(status: int, **members: object) -> Callable[[Answer], bool]:
     return is_good
 
 
+def _has_id_token(answer: Answer) -> bool:
+    return _ISSUED(answer) and "id_token" in answer[1]
+
+
 _DEAD = _has(200, active=False)
 _ISSUED = _has(200, token_type="Bearer")
 
@@ -238,7 +246,8 @@ KINDS = {
     "introspect-foreign": Kind("introspect, another server's token", _foreign, _DEAD),
     "introspect-refresh": Kind("introspect, refresh token", _refresh_token, _has(200, token_type="refresh_token")),
     "introspect-no-redis": Kind("introspect, live token, Redis gone", _live, _has(200, active=True)),
-    "refresh": Kind("refresh with rotation", _refresh, _ISSUED),
+    "refresh": Kind("refresh with rotation", _refreshing(in_browser=False), _ISSUED),
+    "refresh-openid": Kind("refresh with rotation and ID token", _refreshing(in_browser=True), _has_id_token),
     "revoke": Kind("revoke", _revoke, _has(200)),
     "client_credentials": Kind("client_credentials", _client_credentials, _ISSUED),
     "userinfo": Kind("userinfo", _bearer("/userinfo"), _has(200)),

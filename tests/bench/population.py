@@ -13,8 +13,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from authserver import clock, text
 from authserver.clients import registration
+from authserver.keys.pairs import ES256
 from authserver.services import Services
-from authserver.sessions.lifecycle import SignIn
+from authserver.sessions.lifecycle import Authenticated, SignIn
 from authserver.settings import Settings
 from authserver.tokens import access_token
 from authserver.tokens.denylist import token_entry
@@ -50,9 +51,9 @@ class Population:
             await self.services.denylist.deny(tx, {token_entry(jti): expires_at for jti, _ in made})
         return [token for _, token in made]
 
-    async def refresh_tokens(self, count: int) -> list[str]:
-        """Begin so many sessions; return their refresh tokens."""
-        sign_ins = await _sign_in(self.services, self.credentials[0], self.users, count)
+    async def refresh_tokens(self, count: int, *, in_browser: bool = False) -> list[str]:
+        """Begin so many sessions, each as if in a browser or not; return their refresh tokens."""
+        sign_ins = await _sign_in(self.services, self.credentials[0], self.users, count, in_browser=in_browser)
         return [sign_in.refresh_token for sign_in in sign_ins if sign_in.refresh_token]
 
     def _token(self, sign_in: SignIn, life: timedelta) -> tuple[str, str]:
@@ -72,7 +73,7 @@ async def populated(settings: Settings, *, sessions: int = SESSIONS) -> AsyncIte
             client, secret = registration.create(
                 tx,
                 services.clients,
-                registration.NewClient("Benchmark", grants=GRANTS, may_introspect=True),
+                registration.NewClient("Benchmark", grants=GRANTS, may_introspect=True, id_token_alg=ES256),
             )
         assert secret
         users = await _add_users(services, USERS)
@@ -94,21 +95,26 @@ async def _add_users(services: Services, count: int) -> list[Person]:
     return people
 
 
-async def _sign_in(services: Services, client_id: str, users: Sequence[Person], count: int) -> list[SignIn]:
+async def _sign_in(
+    services: Services, client_id: str, users: Sequence[Person], count: int, *, in_browser: bool = False
+) -> list[SignIn]:
     made: list[SignIn] = []
     while len(made) < count:
         until = time.monotonic() + services.settings.database_timeout_seconds / 2  # a transaction has its time
         async with services.db.write() as tx:
             while len(made) < count and time.monotonic() < until:
                 user = users[len(made) % len(users)]
-                made.append(await _begin_session(tx, services, client_id, user))
+                made.append(await _begin_session(tx, services, client_id, user, in_browser=in_browser))
     return made
 
 
-async def _begin_session(tx: AsyncSession, services: Services, client_id: str, user: Person) -> SignIn:
+async def _begin_session(
+    tx: AsyncSession, services: Services, client_id: str, user: Person, *, in_browser: bool
+) -> SignIn:
     sign_in = await services.sessions.start(
         user_id=user.id, username=user.username, generation=0, client_id=client_id, grant="password", scope=SCOPE,
         refreshable=True, ip="127.0.0.1", user_agent="benchmark", tx=tx,
+        authenticated=Authenticated(clock.now(), "pwd") if in_browser else None,
     )  # fmt: skip
     assert sign_in
     return sign_in

@@ -16,7 +16,7 @@ from tests.bench.operations import KEPT_TOKENS, KINDS, WrongAnswer, driven
 from tests.bench.servers import Stores, running
 from tests.servers import free_port
 
-NAMES = ("introspect", "refresh", "revoke", "client_credentials", "userinfo", "jwks")
+NAMES = ("introspect", "refresh", "refresh-openid", "revoke", "client_credentials", "userinfo", "jwks")
 _SIGNED = ("refresh", "client_credentials")
 """These are also measured with a signed access token for an answer, as all of ours are."""
 _RESOURCE = "https://api.example"
@@ -41,7 +41,7 @@ class Peer:
     primary: int
 
     def seeded(self, kind: str, count: int) -> list[str]:
-        """Make so many tokens (`access`, `refresh`, or `signed`: to be refreshed so) with its own models."""
+        """Make so many tokens with its own models: `access`, `refresh`, `openid` (with ID token), `signed`."""
         redis = self.stores.valkey.url(_REDIS_DATABASE)
         command = [_program("node"), "server.mjs", "seed", redis, kind, str(count)]
         done = subprocess.run(command, cwd=self.directory, check=True, capture_output=True, text=True)
@@ -62,8 +62,9 @@ class Peer:
             case "client_credentials":
                 form = {"grant_type": "client_credentials", **resource}
                 return Load([http("POST", "/token", form=form, basic=_CLIENT)])
-            case "refresh":
-                tokens = self.seeded("signed" if is_signed else "refresh", CONNECTIONS * 8)
+            case "refresh" | "refresh-openid":
+                kind = "openid" if name == "refresh-openid" else "signed" if is_signed else "refresh"
+                tokens = self.seeded(kind, CONNECTIONS * 8)
                 form = {"refresh_token": tokens[0], "grant_type": "refresh_token", **resource}
                 before, after = http("POST", "/token", form=form, basic=_CLIENT).split(tokens[0].encode())
                 return Load([token.encode() for token in tokens], around=(before, after), may_repeat=False)
@@ -92,6 +93,8 @@ class PeerOperation:
         status, answer = await asyncio.to_thread(load.ask, self.peer.port, sent.first())
         if status != 200 or (self.operation == "introspect" and answer["active"] is not True):
             raise WrongAnswer(f"{self.title}: {status} {answer}")
+        if self.operation == "refresh-openid" and "id_token" not in answer:
+            raise WrongAnswer(f"{self.title}: no ID token")
         if self.is_signed and answer["access_token"].count(".") != 2:
             raise WrongAnswer(f"{self.title}: the access token is not signed")
         workers = processes.family(self.peer.primary)[1:]

@@ -1,6 +1,6 @@
 // node-oidc-provider as its users run it: Redis behind it, a process a core.
 //   node server.mjs serve PORT REDIS PROCESSES
-//   node server.mjs seed REDIS KIND COUNT          prints so many tokens; KIND: access, refresh, signed
+//   node server.mjs seed REDIS KIND COUNT          prints so many tokens; KIND: access, refresh, openid, signed
 // A request with `resource` gets a signed access token (RFC 9068), as all of ours are.
 import cluster from 'node:cluster';
 import { Redis } from 'ioredis';
@@ -83,15 +83,17 @@ function provider(port, redisUrl) {
 
 async function seed(redisUrl, kind, count) {
   const made = provider(1, redisUrl), client = await made.Client.find(CLIENT.client_id);
-  // A refresh token without `openid`, so that a refresh does not sign an ID token: ours does not make one either.
-  const [Model, scope, each] = kind === 'access'
-    ? [made.AccessToken, 'openid profile email', 50] : [made.RefreshToken, 'profile email offline_access', 1];
+  // Without `openid` a refresh signs no ID token, as ours does not for a password grant.
+  const [Model, scope, each] = {
+    access: [made.AccessToken, 'openid profile email', 50],
+    openid: [made.RefreshToken, 'openid profile email offline_access', 1],
+  }[kind] ?? [made.RefreshToken, 'profile email offline_access', 1];
   const resource = kind === 'signed' ? RESOURCE : undefined, tokens = [];
   while (tokens.length < count) {
     const accountId = `user-${tokens.length}`, grant = new made.Grant({ accountId, clientId: client.clientId });
     grant.addOIDCScope('openid profile email offline_access');
     if (resource) grant.addResourceScope(resource, scope);
-    const common = { accountId, client, grantId: await grant.save(), gty: 'authorization_code', claims: {}, scope, resource };
+    const common = { accountId, client, grantId: await grant.save(), gty: 'authorization_code', claims: {}, scope, resource, authTime: Math.floor(Date.now() / 1000) };
     tokens.push(...await Promise.all(Array.from({ length: each }, () => new Model(common).save())));
   }
   process.stdout.write(JSON.stringify(tokens), () => process.exit(0));
