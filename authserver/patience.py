@@ -57,7 +57,7 @@ async def wait(seconds: float) -> None:
 async def ask(answer: Awaitable[Answer]) -> Answer:
     """Wait for what is done for many requests at once, no longer than this one may; then StoreUnavailable.
 
-    It goes on without us, so what it does must be as good done twice.
+    If it has begun, it goes on without us, so what it does must be as good done twice.
     """
     with share(REQUEST_SECONDS) as allowed:
         try:

@@ -33,7 +33,7 @@ from authserver.tokens import access_token, truth
 from authserver.tokens.denylist import MARGIN, Denylist, session_entry
 from authserver.tokens.truth import Entries
 
-Rotated = tuple[Row, datetime]
+_Rotated = tuple[Row, datetime]
 """What a rotation returned of the session, and when the new access token expires if the session lasts so long."""
 _AT_ONCE = 100
 """So many sessions are ended, or rotated, in one transaction."""
@@ -104,7 +104,7 @@ class Sessions:
         self._key = opaque.derived_key(settings.secret_key.get_secret_value(), "refresh tokens")
         self._denylist = denylist
         self._ending: Gathering[tuple[UUID, str], Entries] = Gathering(self._end_together, _AT_ONCE)
-        self._rotating: Gathering[tuple[RefreshToken, str], Rotated | None] = Gathering(self._rotate_together, _AT_ONCE)
+        self._rotating: Gathering[tuple[RefreshToken, str], _Rotated | None] = Gathering(self._rotate_together, _AT_ONCE)
 
     async def start(
         self,
@@ -205,7 +205,7 @@ class Sessions:
             authenticated=_authenticated(row["authenticated_at"], row["amr"]),
         )
 
-    async def _rotate_together(self, presented: Sequence[tuple[RefreshToken, str]]) -> Sequence[Rotated | None]:
+    async def _rotate_together(self, presented: Sequence[tuple[RefreshToken, str]]) -> Sequence[_Rotated | None]:
         """Rotate those sessions that nobody else works on. Who comes second with a token gets nothing here."""
         first: dict[str, int] = {}
         for number, (token, _) in enumerate(presented):
@@ -224,7 +224,7 @@ class Sessions:
         rotated = {first[row["refresh_hash"]]: (row, moment["access_expires_at"]) for row in rows}
         return [rotated.get(number) for number in range(len(presented))]
 
-    async def _rotate_alone(self, token: RefreshToken, client_id: str) -> Rotated | None:
+    async def _rotate_alone(self, token: RefreshToken, client_id: str) -> _Rotated | None:
         moment = self._moment()
         row = await self._db.ask(
             statements.ROTATE,
