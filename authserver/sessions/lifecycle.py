@@ -104,7 +104,9 @@ class Sessions:
         self._key = opaque.derived_key(settings.secret_key.get_secret_value(), "refresh tokens")
         self._denylist = denylist
         self._ending: Gathering[tuple[UUID, str], Entries] = Gathering(self._end_together, _AT_ONCE)
-        self._rotating: Gathering[tuple[RefreshToken, str], _Rotated | None] = Gathering(self._rotate_together, _AT_ONCE)
+        self._rotating: Gathering[tuple[RefreshToken, str], _Rotated | None] = Gathering(
+            self._rotate_together, _AT_ONCE
+        )
 
     async def start(
         self,
