@@ -120,6 +120,7 @@ def sample(house: Services) -> None:
 @asynccontextmanager
 async def sampling(house: Services) -> AsyncIterator[None]:
     """Read the gauges every second around the block: another worker process may be the one that is asked for them."""
+    metrics.say_build()
 
     async def sample_on() -> None:
         while True:

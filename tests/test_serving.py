@@ -3,7 +3,6 @@
 import asyncio
 import json
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -11,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
@@ -22,7 +21,6 @@ import uvicorn
 from prometheus_client.parser import text_string_to_metric_families as parse
 from starlette.types import Receive, Scope, Send
 
-from authserver.observability import metrics
 from authserver.serving import connection, listening
 from tests import application
 from tests.application import Program
@@ -98,12 +96,7 @@ def is_up(program: Program, starts: int) -> bool:
 
 
 def workers_of(program: Program) -> list[psutil.Process]:
-    found = []
-    for process in psutil.Process(program.process.pid).children():
-        with suppress(psutil.NoSuchProcess):  # it is dying
-            if process.cmdline() and "resource_tracker" not in " ".join(process.cmdline()):
-                found.append(process)
-    return found
+    return psutil.Process(program.process.pid).children()
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
@@ -222,11 +215,14 @@ async def test_answers_do_not_name_the_server_and_nobody_forges_an_address(serve
     assert line["ip"] == LOOPBACK
 
 
-async def test_workers_count_together_and_dead_ones_are_replaced(serve: Serve) -> None:
+async def test_workers_count_together_and_dead_ones_are_replaced(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     program = await serve("--workers", "2")
     before = workers_of(program)
     assert len(before) == 2
-    directory = Path(before[0].environ()[metrics.DIRECTORY])
+    (directory,) = tmp_path.glob("authserver-metrics-*")  # noqa: ASYNC240 - a handful of files
 
     # A connection for each request, so that any worker answers.
     client = httpx.AsyncClient(base_url=program.url, headers={"Connection": "close"})
@@ -260,20 +256,30 @@ async def test_workers_count_together_and_dead_ones_are_replaced(serve: Serve) -
     await visit(5)
     assert (await scrape())["authserver_http_requests_total"] == 25
     await client.aclose()
-    assert not list(directory.glob(f"gauge_live*_{before[0].pid}.db"))  # noqa: ASYNC240 - a handful of files
+    assert not list(directory.glob(f"gauge_live*_{before[0].pid}.db"))
     assert await program.stop() == 0
-    assert not directory.exists()  # noqa: ASYNC240
+    assert not directory.exists()
     assert [line["exit_status"] for line in program.logs() if line["event"] == "worker_died"] == [-9]
 
 
-async def test_workers_end_with_a_supervisor_that_was_killed(serve: Serve) -> None:
-    program = await serve("--workers", "2")
+async def test_workers_end_with_a_supervisor_that_was_killed(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))  # what it leaves behind
+    program = await serve("--workers", "3")
     workers = workers_of(program)
-    directory = workers[0].environ()[metrics.DIRECTORY]
+    workers[1].suspend()  # none shall wait for another
     program.kill()
-    _, alive = await asyncio.to_thread(psutil.wait_procs, workers, 5)
-    shutil.rmtree(directory)
-    assert alive == []
+    _, alive = await asyncio.to_thread(psutil.wait_procs, [workers[0], workers[2]], 5)
+    workers[1].resume()
+    _, still_alive = await asyncio.to_thread(psutil.wait_procs, [workers[1]], 5)
+    assert alive == still_alive == []
+
+
+async def test_workers_share_what_is_imported(serve: Serve) -> None:
+    program = await serve("--workers", "2")
+    memory = [worker.memory_full_info() for worker in workers_of(program)]
+    assert all(worker.pss < 0.7 * worker.rss for worker in memory)
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -22,12 +23,15 @@ def serve(
     as_json: Annotated[bool, typer.Option("--json", help="Its log on stdout is JSON anyway.")] = False,  # noqa: ARG001
 ) -> None:
     """Serve until SIGTERM or Ctrl-C, finish what is in flight, exit 0."""
+    from authserver import serving
+    from authserver.observability import metric_files
+
     with refusals():
         settings = read_settings()
-        _note_if_not_migrated(settings)
-    from authserver import serving
-
-    status = serving.run(settings, host, port, settings.workers if workers is None else workers, reload)
+        count = 1 if reload else workers or settings.workers
+        with metric_files.shared() if count > 1 else nullcontext():
+            _note_if_not_migrated(settings)
+            status = serving.run(settings, host, port, count, reload)
     raise typer.Exit(status)
 
 

@@ -1,10 +1,9 @@
 """What is counted and measured, for Prometheus: `metrics.GRANTS.labels("password", "issued").inc()`.
 
-Label values come from short lists of ours, never from a request. With several worker processes
-(PROMETHEUS_MULTIPROC_DIR, set by `serving`) each one counts into a file and any of them answers for all.
+Label values come from short lists of ours, never from a request. Of several worker processes any answers for all
+(metric_files.py).
 """
 
-import os
 import platform
 from functools import cache
 from typing import Literal
@@ -12,12 +11,11 @@ from typing import Literal
 import prometheus_client
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import choose_encoder
-from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client.multiprocess import MultiProcessCollector
 
 import authserver
+from authserver.observability import metric_files
 
-DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
-"""The environment variable with the folder where the worker processes count; prometheus_client's name."""
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 OTHER_METHOD = "other"
 
@@ -101,8 +99,6 @@ SIGNING_KEY_NEXT_AT = _gauge(
 )
 _BUILD = _gauge("build_info", "Always 1.", "version", "python", workers="livemax")
 
-
-_BUILD.labels(authserver.__version__, platform.python_version()).set(1)
 # A counter that appears only with its first event hides that event from rate().
 for _store in ("redis", "database"):
     BREAKER_OPENINGS.labels(_store)
@@ -115,6 +111,11 @@ for _outcome in ("delivered", "failed", "given_up"):
     LOGOUT_NOTICES.labels(_outcome)
 
 
+def say_build() -> None:
+    """Say which version runs, and on which Python."""
+    _BUILD.labels(authserver.__version__, platform.python_version()).set(1)
+
+
 def count_request(route: str, method: str, status: int, seconds: float) -> None:
     """Count one answered request; `route` is a template or another constant."""
     method = method if method in METHODS else OTHER_METHOD
@@ -125,16 +126,11 @@ def count_request(route: str, method: str, status: int, seconds: float) -> None:
 def exposition(accept: str) -> tuple[bytes, str]:
     """Return all metrics in the text format that fits an Accept header, and its media type."""
     registry = REGISTRY
-    if os.environ.get(DIRECTORY):
+    if metric_files.are_shared():
         registry = CollectorRegistry()
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
     encode, media_type = choose_encoder(accept)
     return encode(registry), media_type
-
-
-def forget_process(pid: int, directory: str) -> None:
-    """Take a dead worker's gauges out; what it counted stays."""
-    mark_process_dead(pid, directory)  # type: ignore[no-untyped-call]
 
 
 # `labels()` takes a lock and builds a tuple: 1 µs each time.

@@ -19,7 +19,8 @@ log = logging.getLogger(__name__)
 def run(settings: Settings, host: str, port: int, workers: int = 1, reload: bool = False) -> int:
     """Serve until SIGTERM or SIGINT, finish what is in flight; return the exit status: 0, or 1 if it went wrong.
 
-    Port 0 takes a free one. The processes that serve read their settings from the environment.
+    Port 0 takes a free one. The processes that serve read their settings from the environment; several of them need
+    `metric_files.shared()` around this.
     """
     logs.configure(settings)
     for number in (signal.SIGTERM, signal.SIGINT):  # until uvicorn takes over: nothing is in flight yet

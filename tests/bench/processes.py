@@ -31,9 +31,9 @@ def used_by(processes: Iterable[int]) -> float:
 
 
 def workers(supervisor: int) -> list[int]:
-    """Return the processes that answer requests: the children that Python's multiprocessing spawned, or itself."""
+    """Return the processes that answer requests: the children, or itself."""
     children = psutil.Process(supervisor).children()
-    return [child.pid for child in children if "multiprocessing.spawn" in " ".join(child.cmdline())] or [supervisor]
+    return [child.pid for child in children if "resource_tracker" not in " ".join(child.cmdline())] or [supervisor]
 
 
 def family(parent: int) -> list[int]:
@@ -42,8 +42,13 @@ def family(parent: int) -> list[int]:
 
 
 def resident_mib(processes: Iterable[int]) -> float:
-    """Return the resident memory of some processes together, in MiB."""
+    """Return the resident memory of some processes together, in MiB; a page that several have counts for each."""
     return sum(psutil.Process(process).memory_info().rss for process in processes) / 2**20
+
+
+def taken_mib(processes: Iterable[int]) -> float:
+    """Return the memory that some processes take together, in MiB; a page that several have counts once (PSS)."""
+    return sum(psutil.Process(process).memory_full_info().pss for process in processes) / 2**20
 
 
 @asynccontextmanager
