@@ -3,6 +3,7 @@
 import base64
 import json
 import secrets
+import warnings
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,9 @@ from uuid import UUID
 
 import httpx
 import pytest
+from joserfc import jwt
+from joserfc.errors import SecurityWarning
+from joserfc.jwk import KeySet
 
 from authserver import signed_in, text
 from authserver.clients import registration
@@ -126,6 +130,13 @@ async def sign_in(
     if app.secret is None:
         return await client.post("/token", data=data | {"client_id": app.client_id})
     return await client.post("/token", data=data, auth=basic(app))
+
+
+def verified(text: str, keys: KeySet, algorithm: str) -> jwt.Token:
+    """Return a JWT that one of the keys has signed with this algorithm; joserfc's error if none has."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SecurityWarning)  # EdDSA has a new name (RFC 9864)
+        return jwt.decode(text, keys, algorithms=[algorithm])
 
 
 def claims_of(token: str) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from uuid import uuid4
 
 import httpx
 import pytest
-from joserfc import jwt
 from joserfc.jwk import KeySet
 from sqlalchemy import QueuePool, func, select, update
 
@@ -17,14 +16,13 @@ from authserver import clock
 from authserver.audit import AuditEvent
 from authserver.clients import registration
 from authserver.clients.models import Client
-from authserver.keys.signing import Registry
 from authserver.services import Services
 from authserver.sessions import logout_delivery, logout_notices
 from authserver.sessions.models import BrowserSession, LogoutNotice, UserSession
 from authserver.settings import Settings
 from tests.application import ISSUER
 from tests.code_flow import Flow, NewFlow
-from tests.factories import PASSWORD, NewClient, basic, bearer, claims_of, sign_in
+from tests.factories import PASSWORD, NewClient, basic, bearer, claims_of, sign_in, verified
 from tests.faults.house import eventually
 from tests.receiver import HANG, Receiver, receiving
 
@@ -134,7 +132,7 @@ async def test_the_client_hears_of_it_when(
     assert head.startswith("POST /logout?kept=1 HTTP/1.1\r\n")
     assert "\r\ncontent-type: application/x-www-form-urlencoded\r\n" in head.lower()
     keys = KeySet.import_key_set((await client.get("/.well-known/jwks.json")).json())
-    token = jwt.decode(text, keys, registry=Registry(algorithms=[algorithm]))
+    token = verified(text, keys, algorithm)
     assert (token.header["typ"], token.header["alg"]) == ("logout+jwt", algorithm)
     claims, signed_in = token.claims, claims_of(tokens["id_token"])
     assert set(claims) == {"iss", "sub", "aud", "iat", "exp", "jti", "events", "sid"}  # §2.4, and no nonce

@@ -5,14 +5,12 @@ from typing import Any
 
 import httpx
 import pytest
-from joserfc import jwt
 from joserfc.jwk import KeySet
 
-from authserver.keys.signing import Registry
 from authserver.services import Services
 from tests.application import ISSUER
 from tests.code_flow import Flow, NewFlow
-from tests.factories import bearer
+from tests.factories import bearer, verified
 
 PROFILE, EMAIL = {"preferred_username", "updated_at"}, {"email", "email_verified"}
 
@@ -158,7 +156,7 @@ async def test_a_client_that_registered_for_it_gets_it_signed(
     assert answer.headers["content-type"] == "application/jwt"
     assert answer.headers["cache-control"] == "no-store"
     keys = KeySet.import_key_set((await client.get("/.well-known/jwks.json")).json())
-    signed = jwt.decode(answer.text, keys, registry=Registry(algorithms=[algorithm]))
+    signed = verified(answer.text, keys, algorithm)
     assert signed.claims == {
         "iss": ISSUER, "aud": flow.app.client_id, "sub": str(flow.user.id),
         "email": flow.user.email, "email_verified": False,

@@ -7,11 +7,13 @@ from typing import Any
 from joserfc import jws
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, KeyBase, OctKey, OKPKey, RSAKey
+from joserfc.jws import JWSRegistry
+from typing_extensions import override
 
 from authserver import clock
 from authserver.clients import jwks
 from authserver.clients.models import Client
-from authserver.keys.signing import Registry, unverified
+from authserver.keys.signing import unverified
 from authserver.services import Services
 
 BY_SECRET = "HS256"
@@ -21,10 +23,19 @@ LEEWAY_SECONDS = 60
 _KEY_TYPES: dict[str, type[ECKey | RSAKey | OKPKey]] = {"EC": ECKey, "RSA": RSAKey, "OKP": OKPKey}
 
 
-class _Registry(Registry):
-    """How joserfc reads what others have written: certificates in the header (`x5c`) make it long."""
+class _Registry(JWSRegistry):
+    """How joserfc reads what others have written: certificates in the header (`x5c`) make it long.
+
+    EdDSA without a warning at each use: RFC 9864 renamed it, and everybody still says it.
+    """
 
     max_header_length = 8192
+
+    @override
+    def get_alg(self, name: str) -> Any:
+        """Return the algorithm."""
+        is_allowed = self.allowed is not None and name in self.allowed
+        return self.algorithms[name] if name == "EdDSA" and is_allowed else super().get_alg(name)
 
 
 _REGISTRY = _Registry(algorithms=ALGORITHMS, strict_check_header=False)
