@@ -218,10 +218,11 @@ async def test_nothing_grows_any_more_after_the_longest_life(
                 sizes.append(await town.size())
                 await town.prune(travel)
     before, after = sizes[-2 * ROTATION_DAYS : -ROTATION_DAYS], sizes[-ROTATION_DAYS:]
+    play = {"bytes in redis": 1.2, "audit_events": 1.1}  # notices are given up in their own time
     for what in sizes[-1]:
         most = max(size[what] for size in before)
         assert most > 0, what
-        assert max(size[what] for size in after) <= most * (1.2 if what == "bytes in redis" else 1), what
+        assert max(size[what] for size in after) <= most * play.get(what, 1), what
 
 
 async def live(days: int) -> None:

@@ -1,6 +1,7 @@
 """Several Valkeys together: a master with a replica and three sentinels, a cluster, and TLS before any of them."""
 
 import asyncio
+import inspect
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable
@@ -174,14 +175,17 @@ class Certificates:
         self.authority, self.server, self.key = (directory / name for name in ("ca.pem", "server.pem", "key.pem"))
         authority = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "An authority of the tests")])
         server = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "A server of the tests")])
-        usage = x509.BasicConstraints(ca=True, path_length=None)
-        address = x509.SubjectAlternativeName([x509.IPAddress(ip_address(LOOPBACK))])
-        for path, subject, key, extension in (
-            (self.authority, authority, authority_key, usage),
-            (self.server, server, server_key, address),
+        # All that Python 3.13 wants (VERIFY_X509_STRICT).
+        may_sign = dict.fromkeys(inspect.signature(x509.KeyUsage).parameters, False) | {"key_cert_sign": True}
+        of_authority = x509.BasicConstraints(ca=True, path_length=None), x509.KeyUsage(**may_sign)
+        of_server = (x509.SubjectAlternativeName([x509.IPAddress(ip_address(LOOPBACK))]),)
+        identifier = x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key())
+        for path, subject, key, extensions in (
+            (self.authority, authority, authority_key, of_authority),
+            (self.server, server, server_key, of_server),
         ):
             now = datetime.now(UTC)
-            made = (
+            builder = (
                 x509.CertificateBuilder()
                 .subject_name(subject)
                 .issuer_name(authority)
@@ -189,9 +193,12 @@ class Certificates:
                 .serial_number(x509.random_serial_number())
                 .not_valid_before(now - timedelta(hours=1))
                 .not_valid_after(now + timedelta(hours=1))
-                .add_extension(extension, critical=True)
-                .sign(authority_key, hashes.SHA256())
+                .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+                .add_extension(identifier, critical=False)
             )
+            for extension in extensions:
+                builder = builder.add_extension(extension, critical=True)
+            made = builder.sign(authority_key, hashes.SHA256())
             path.write_bytes(made.public_bytes(serialization.Encoding.PEM))
         self.key.write_bytes(
             server_key.private_bytes(
