@@ -218,8 +218,7 @@ class Denylist:
 
     async def _poll(self, copy: Copy) -> None:
         asked_at = monotonic()
-        async with self._db.read() as tx:
-            state = await truth.state(tx)
+        state = await truth.state_now(self._db)
         if not state.is_trusted:
             self._known = protocol.notice(self._known, state, monotonic())
         run = await copy.line.run()

@@ -52,6 +52,8 @@ _FIND = Statement(
     )
 )
 
+_STATE = Statement(select(*STATE))
+
 
 async def share(db: Database, tx: AsyncSession) -> None:
     """Keep everybody from counting until the transaction ends; before any row is locked, or some wait in a circle."""
@@ -112,6 +114,12 @@ async def state(tx: AsyncSession, *, for_update: bool = False) -> State:
     """Return the state of the copy."""
     row = await tx.get(DenylistState, 1, populate_existing=True, with_for_update=for_update)
     return State(row.is_trusted, row.epoch, row.run, row.marker) if row else NEVER_TRUSTED
+
+
+async def state_now(db: Database) -> State:
+    """Return it, read in a transaction of its own."""
+    row = await db.ask(_STATE, {})
+    return State(**row) if row else NEVER_TRUSTED
 
 
 async def set_state(tx: AsyncSession, new: State) -> None:
