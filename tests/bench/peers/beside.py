@@ -6,7 +6,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from tests.bench import contest, report, site
 from tests.bench.contest import Contestant, median
 from tests.bench.operations import supported
-from tests.bench.peers import django_oauth_toolkit, node_oidc_provider
+from tests.bench.peers import django_oauth_toolkit, glewlwyd, node_oidc_provider
 from tests.bench.peers.peer import NoPeer, PeerOperation
 from tests.bench.picture import Dots, picture
 from tests.bench.report import Options, Outcome
@@ -18,6 +18,7 @@ _Start = Callable[[Stores, int], AbstractAsyncContextManager[Sequence[PeerOperat
 _PEERS: tuple[tuple[str, str, _Start], ...] = (
     (node_oidc_provider.NAME, "#bc4c00", node_oidc_provider.node_oidc_provider),
     (django_oauth_toolkit.NAME, "#1a7f37", django_oauth_toolkit.django_oauth_toolkit),
+    (glewlwyd.NAME, "#8250df", glewlwyd.glewlwyd),
 )
 """Their names, their colours in the picture, and what starts them."""
 
