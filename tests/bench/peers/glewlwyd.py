@@ -96,7 +96,7 @@ class Glewlwyd:
     def _access_tokens(self, count: int) -> list[str]:
         """Refresh one session until there are so many: quicker than passwords."""
         [token] = self._refresh_tokens(1)
-        made = []
+        made: list[str] = []
         while len(made) < count:
             answer = _granted(load.ask(self.port, _refresh(token)))
             token = answer["refresh_token"]
