@@ -16,7 +16,7 @@ from tests.bench.nodes import nodes
 from tests.bench.operations import KINDS, WrongAnswer
 from tests.bench.overload import overload
 from tests.bench.peers.beside import peers
-from tests.bench.peers.node_oidc_provider import NoPeer
+from tests.bench.peers.peer import NoPeer
 from tests.bench.report import Options, Outcome
 from tests.bench.speed import speed
 from tests.bench.start import start

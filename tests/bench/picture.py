@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-_ROW, _LEFT, _RIGHT, _TOP, _BOTTOM, _WIDTH = 22, 340, 80, 48, 34, 900
+_ROW, _LEFT, _RIGHT, _TOP, _BOTTOM, _WIDTH = 22, 376, 80, 48, 34, 900
 _INK, _FAINT = "#24292f", "#d8dee4"
 
 

@@ -9,13 +9,14 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.bench import load, processes
-from tests.bench.contest import Sample
+from tests.bench import processes
 from tests.bench.load import CONNECTIONS, Load, http
-from tests.bench.operations import KEPT_TOKENS, KINDS, WrongAnswer, driven
+from tests.bench.operations import KEPT_TOKENS, KINDS
+from tests.bench.peers.peer import NoPeer, PeerOperation
 from tests.bench.servers import Stores, running
 from tests.servers import free_port
 
+NAME = "node-oidc-provider"
 NAMES = ("introspect", "refresh", "refresh-openid", "revoke", "client_credentials", "userinfo", "jwks")
 _SIGNED = ("refresh", "client_credentials")
 """These are also measured with a signed access token for an answer, as all of ours are."""
@@ -27,18 +28,18 @@ _MOST_REVOCATIONS_A_SECOND = 10_000
 _INSTALL_SECONDS = 300
 
 
-class NoPeer(Exception):
-    """What the peer needs is not installed."""
-
-
 @dataclass(frozen=True)
-class Peer:
+class NodeOidcProvider:
     """A running node-oidc-provider."""
 
     directory: Path
     stores: Stores
     port: int
     primary: int
+
+    def workers(self) -> Sequence[int]:
+        """Return its forks; the primary sleeps."""
+        return processes.family(self.primary)[1:]
 
     def seeded(self, kind: str, count: int) -> list[str]:
         """Make so many tokens with its own models: `access`, `refresh`, `openid` (with ID token), `signed`."""
@@ -77,30 +78,6 @@ class Peer:
         )
 
 
-@dataclass(frozen=True)
-class PeerOperation:
-    """One operation of it."""
-
-    name: str
-    title: str
-    operation: str
-    peer: Peer
-    is_signed: bool = False
-
-    async def measure(self, seconds: float) -> Sample:
-        """Send it over all connections for so long."""
-        sent = await asyncio.to_thread(self.peer.load, self.operation, seconds, is_signed=self.is_signed)
-        status, answer = await asyncio.to_thread(load.ask, self.peer.port, sent.first())
-        if status != 200 or (self.operation == "introspect" and answer["active"] is not True):
-            raise WrongAnswer(f"{self.title}: {status} {answer}")
-        if self.operation == "refresh-openid" and "id_token" not in answer:
-            raise WrongAnswer(f"{self.title}: no ID token")
-        if self.is_signed and answer["access_token"].count(".") != 2:
-            raise WrongAnswer(f"{self.title}: the access token is not signed")
-        workers = processes.family(self.peer.primary)[1:]
-        return await driven(self.peer.port, sent.rest(), seconds, workers, self.peer.stores)
-
-
 @asynccontextmanager
 async def node_oidc_provider(stores: Stores, count: int) -> AsyncIterator[list[PeerOperation]]:
     """Install it with its locked packages, run it with so many processes; NoPeer where there is no Node.js."""
@@ -110,10 +87,10 @@ async def node_oidc_provider(stores: Stores, count: int) -> AsyncIterator[list[P
     command = [_program("node"), str(directory / "server.mjs"), "serve", str(port), stores.valkey.url(_REDIS_DATABASE),
                str(count)]  # fmt: skip
     async with running(command, port, stores.directory) as primary:
-        peer = Peer(directory, stores, port, primary)
+        peer = NodeOidcProvider(directory, stores, port, primary)
         theirs = []
         for name in NAMES:
-            title = f"node-oidc-provider: {KINDS[name].title}"
+            title = f"{NAME}: {KINDS[name].title}"
             theirs.append(PeerOperation(f"node {name}", title, name, peer))
             if name in _SIGNED:
                 signed = f"{title}, signed"

@@ -1,0 +1,5 @@
+"""Everything that Django OAuth Toolkit serves."""
+
+from django.urls import include, path
+
+urlpatterns = [path("o/", include("oauth2_provider.urls", namespace="oauth2_provider"))]
