@@ -1,6 +1,7 @@
 """`authserver serve`."""
 
 import asyncio
+import gc
 import logging
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated
@@ -23,6 +24,7 @@ def serve(
     as_json: Annotated[bool, typer.Option("--json", help="Its log on stdout is JSON anyway.")] = False,  # noqa: ARG001
 ) -> None:
     """Serve until SIGTERM or Ctrl-C, finish what is in flight, exit 0."""
+    gc.disable()  # until all is there (serving.server): what is imported stays
     from authserver import serving
     from authserver.observability import metric_files
 

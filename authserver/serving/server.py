@@ -40,6 +40,7 @@ class Server(uvicorn.Server):
             gc.collect()
             gc.freeze()
             gc.set_threshold(_GARBAGE_AFTER)
+            gc.enable()
             self._on_ready()
 
     async def shutdown(self, sockets: Sockets | None = None) -> None:
