@@ -4,6 +4,7 @@ import base64
 import binascii
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from urllib.parse import parse_qsl, unquote_plus
 
 from starlette.requests import ClientDisconnect, Request
@@ -136,13 +137,18 @@ def _is_form(head: Head) -> bool:
 async def _read_bounded(request: Request) -> bytes | None:
     """Return the body, or None as soon as it is larger than `MAX_BYTES`."""
     body = b""
-    async for chunk in request.stream():
-        body += chunk
+    while True:  # past `request.stream()`, a generator, for what is nearly always one message
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        body += message.get("body", b"")
         if len(body) > MAX_BYTES:
             return None
-    return body
+        if not message.get("more_body", False):
+            return body
 
 
+@lru_cache(maxsize=256)  # a client sends the same header each time
 def _parse_basic(header: str) -> tuple[str, str] | None:
     """Return client_id and secret, each form-decoded (RFC 6749 §2.3.1, appendix B), or None."""
     scheme, _, encoded = header.partition(" ")
