@@ -141,7 +141,8 @@ async def _read_bounded(request: Request) -> bytes | None:
         message = await request.receive()
         if message["type"] == "http.disconnect":
             raise ClientDisconnect
-        body += message.get("body", b"")
+        chunk: bytes = message.get("body", b"")
+        body += chunk
         if len(body) > MAX_BYTES:
             return None
         if not message.get("more_body", False):

@@ -79,18 +79,22 @@ def origin() -> str:
     """Say of which commit, when and where: one line."""
     git = ["git", "-C", str(ROOT)]
     commit = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    changed = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=False)
+    status = [*git, "status", "--porcelain", "--", ":!docs"]  # where the outcomes go
+    changed = subprocess.run(status, capture_output=True, text=True, check=False)
     name = commit.stdout.strip() or "unknown"
     return (f"Commit {name}{' with changes' if changed.stdout else ''}, {datetime.now(UTC):%Y-%m-%d}, {_processor()}, "
             f"Python {platform.python_version()}, {platform.system()} {platform.release()}.")  # fmt: skip
 
 
 def _processor() -> str:
+    """Say how many cores of what, with the generation: clouds give many the same name."""
     try:
-        models = re.findall(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+        said = dict(re.findall(r"^([\w ]+?)\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE))
     except OSError:
-        models = []
-    return f"{os.cpu_count()} cores of {models[0] if models else platform.processor() or platform.machine()}"
+        said = {}
+    name = said.get("model name") or platform.processor() or platform.machine()
+    generation = f" (family {said['cpu family']}, model {said['model']})" if "cpu family" in said else ""
+    return f"{os.cpu_count()} cores of {name}{generation}"
 
 
 def write(name: str, outcome: Outcome) -> None:
