@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 from unittest.mock import AsyncMock
 
+import freezegun
 import httpx
 import pytest
 from fastapi import FastAPI
@@ -34,6 +35,8 @@ OWN_SERVERS = {"postgres": "AUTHSERVER_TEST_DATABASE_URL", "redis": "AUTHSERVER_
 
 def pytest_configure(config: pytest.Config) -> None:
     """Note which servers the caller has; no other setting of the caller's may change a test."""
+    # The denylist is watched between tests too: what it measures must not begin in one time and end in another.
+    freezegun.configure(extend_ignore_list=["authserver.tokens.denylist"])
     config.stash[SERVERS] = {server: os.environ[name] for server, name in OWN_SERVERS.items() if os.environ.get(name)}
     for name in [name for name in os.environ if name.startswith("AUTHSERVER_")]:
         del os.environ[name]
