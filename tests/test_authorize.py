@@ -362,13 +362,12 @@ async def test_a_code_costs_two_statements(flow: Flow, monkeypatch: pytest.Monke
         return await ask(db, statement, values, tx)
 
     monkeypatch.setattr(Database, "ask", counted)
-    costs = []
-    for _ in range(5):
-        asked.clear()
-        await flow.code()
-        costs.append(len(asked))
-    assert min(costs) == 2
-    assert max(costs) <= 3  # on a machine that is so busy that the second is over
+    monkeypatch.setattr(flow.services.clients, "_cache_seconds", 60)  # a second may be over on a busy machine
+    await flow.code()
+    assert len(asked) <= 3
+    asked.clear()
+    await flow.code()
+    assert len(asked) == 2
 
 
 async def test_the_database_holds_no_code(flow: Flow) -> None:
