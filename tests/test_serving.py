@@ -276,6 +276,7 @@ async def test_workers_end_with_a_supervisor_that_was_killed(
     assert alive == still_alive == []
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux says how much memory processes share")
 async def test_workers_share_what_is_imported(serve: Serve) -> None:
     program = await serve("--workers", "2")
     memory = [worker.memory_full_info() for worker in workers_of(program)]

@@ -88,6 +88,18 @@ def http(
     return "\r\n".join([*headers, "", ""]).encode() + body
 
 
+def forms(path: str, tokens: Sequence[str], basic: tuple[str, str], *, may_repeat: bool = True) -> Load:
+    """Send each token in a form of its own."""
+    return Load([http("POST", path, form={"token": token}, basic=basic) for token in tokens], may_repeat=may_repeat)
+
+
+def chain(path: str, tokens: Sequence[str], basic: tuple[str, str], **more: str) -> Load:
+    """Refresh with each token; an answer brings the token of a later request."""
+    form = {"refresh_token": tokens[0], "grant_type": "refresh_token", **more}
+    before, after = http("POST", path, form=form, basic=basic).split(tokens[0].encode())
+    return Load([token.encode() for token in tokens], around=(before, after), may_repeat=False)
+
+
 def ask(port: int, request: bytes) -> tuple[int, Any]:
     """Send one request; return the status and the JSON document of the answer."""
     with socket.create_connection((LOOPBACK, port), timeout=10) as connection:

@@ -14,7 +14,7 @@ from joserfc.jwk import ECKey
 from authserver.keys.pairs import ES256
 from tests.bench import load
 from tests.bench.contest import Sample
-from tests.bench.load import CONNECTIONS, Load, http
+from tests.bench.load import CONNECTIONS, Load, chain, forms, http
 from tests.bench.population import SCOPE, Population
 from tests.bench.processes import used_by
 from tests.bench.servers import Stores
@@ -125,9 +125,7 @@ async def driven(
 
 
 def _asking(population: Population, tokens: Sequence[str], *, may_repeat: bool = True) -> Load:
-    basic = population.credentials
-    return Load([http("POST", "/introspect", form={"token": token}, basic=basic) for token in tokens],
-                may_repeat=may_repeat)  # fmt: skip
+    return forms("/introspect", tokens, population.credentials, may_repeat=may_repeat)
 
 
 async def _live(population: Population, _: float) -> Load:
@@ -178,17 +176,14 @@ def _refreshing(*, in_browser: bool) -> Callable[[Population, float], Awaitable[
 
     async def prepare(population: Population, _: float) -> Load:
         tokens = await population.refresh_tokens(CONNECTIONS * 8, in_browser=in_browser)
-        form = {"refresh_token": tokens[0], "grant_type": "refresh_token"}
-        before, after = http("POST", "/token", form=form, basic=population.credentials).split(tokens[0].encode())
-        return Load([token.encode() for token in tokens], around=(before, after), may_repeat=False)
+        return chain("/token", tokens, population.credentials)
 
     return prepare
 
 
 async def _revoke(population: Population, seconds: float) -> Load:
     tokens = population.tokens(1 + round(seconds * _MOST_A_SECOND))
-    return Load([http("POST", "/revoke", form={"token": token}, basic=population.credentials) for token in tokens],
-                may_repeat=False)  # fmt: skip
+    return forms("/revoke", tokens, population.credentials, may_repeat=False)
 
 
 async def _client_credentials(population: Population, _: float) -> Load:

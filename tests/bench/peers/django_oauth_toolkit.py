@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from tests.bench import processes
-from tests.bench.load import CONNECTIONS, Load, http
+from tests.bench.load import CONNECTIONS, Load, chain, forms, http
 from tests.bench.operations import KEPT_TOKENS, KINDS
 from tests.bench.peers.peer import NoPeer, PeerOperation
 from tests.bench.population import USERS
@@ -61,10 +61,10 @@ class DjangoOAuthToolkit:
         assert not is_signed
         match name:
             case "introspect":
-                return self._forms("/o/introspect/", self.seeded("access", KEPT_TOKENS))
+                return forms("/o/introspect/", self.seeded("access", KEPT_TOKENS), _CLIENT)
             case "revoke":
                 tokens = self.seeded("access", 1 + round(seconds * _MOST_REVOCATIONS_A_SECOND))
-                return self._forms("/o/revoke_token/", tokens, may_repeat=False)
+                return forms("/o/revoke_token/", tokens, _CLIENT, may_repeat=False)
             case "userinfo":
                 tokens = self.seeded("access", KEPT_TOKENS)
                 return Load([http("GET", "/o/userinfo/", bearer=token) for token in tokens])
@@ -76,16 +76,9 @@ class DjangoOAuthToolkit:
                              for user in _USERS])  # fmt: skip
             case "refresh" | "refresh-openid":
                 tokens = self.seeded("openid" if name == "refresh-openid" else "refresh", CONNECTIONS * 8)
-                form = {"refresh_token": tokens[0], "grant_type": "refresh_token"}
-                before, after = http("POST", "/o/token/", form=form, basic=_CLIENT).split(tokens[0].encode())
-                return Load([token.encode() for token in tokens], around=(before, after), may_repeat=False)
+                return chain("/o/token/", tokens, _CLIENT)
             case _:
                 return Load([http("GET", "/o/.well-known/jwks.json")])
-
-    def _forms(self, path: str, tokens: Sequence[str], *, may_repeat: bool = True) -> Load:
-        return Load(
-            [http("POST", path, form={"token": token}, basic=_CLIENT) for token in tokens], may_repeat=may_repeat
-        )
 
 
 @asynccontextmanager

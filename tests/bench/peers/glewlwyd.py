@@ -20,7 +20,7 @@ from joserfc.jwk import ECKey
 
 from authserver.keys.pairs import ES256
 from tests.bench import load, processes
-from tests.bench.load import CONNECTIONS, Load, http
+from tests.bench.load import CONNECTIONS, Load, chain, forms, http
 from tests.bench.operations import KEPT_TOKENS, KINDS
 from tests.bench.peers.peer import NoPeer, PeerOperation
 from tests.bench.servers import Stores, running
@@ -56,10 +56,10 @@ class Glewlwyd:
         assert is_signed == (name in _SIGNED)
         match name:
             case "introspect":
-                return self._forms("/api/oidc/introspect", self._live())
+                return forms("/api/oidc/introspect", self._live(), _CLIENT)
             case "revoke":
                 tokens = self._access_tokens(1 + round(seconds * _MOST_REVOCATIONS_A_SECOND))
-                return self._forms("/api/oidc/revoke", tokens, may_repeat=False)
+                return forms("/api/oidc/revoke", tokens, _CLIENT, may_repeat=False)
             case "userinfo":
                 return Load([http("GET", "/api/oidc/userinfo", bearer=token) for token in self._live()])
             case "client_credentials":
@@ -70,15 +70,9 @@ class Glewlwyd:
             case "refresh":
                 # More than the connections use at once; each costs a hash.
                 tokens = self._refresh_tokens(CONNECTIONS * 2)
-                before, after = _refresh(tokens[0]).split(tokens[0].encode())
-                return Load([token.encode() for token in tokens], around=(before, after), may_repeat=False)
+                return chain("/api/oidc/token", tokens, _CLIENT)
             case _:
                 return Load([http("GET", "/api/oidc/jwks")])
-
-    def _forms(self, path: str, tokens: Sequence[str], *, may_repeat: bool = True) -> Load:
-        return Load(
-            [http("POST", path, form={"token": token}, basic=_CLIENT) for token in tokens], may_repeat=may_repeat
-        )
 
     def _live(self) -> list[str]:
         """Return the same live access tokens each time."""

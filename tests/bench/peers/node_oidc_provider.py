@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.bench import processes
-from tests.bench.load import CONNECTIONS, Load, http
+from tests.bench.load import CONNECTIONS, Load, chain, forms, http
 from tests.bench.operations import KEPT_TOKENS, KINDS
 from tests.bench.peers.peer import NoPeer, PeerOperation
 from tests.bench.servers import Stores, running
@@ -54,10 +54,10 @@ class NodeOidcProvider:
         resource = {"resource": _RESOURCE} if is_signed else {}
         match name:
             case "introspect":
-                return self._forms("/token/introspection", self.seeded("access", KEPT_TOKENS))
+                return forms("/token/introspection", self.seeded("access", KEPT_TOKENS), _CLIENT)
             case "revoke":
                 tokens = self.seeded("access", 1 + round(seconds * _MOST_REVOCATIONS_A_SECOND))
-                return self._forms("/token/revocation", tokens, may_repeat=False)
+                return forms("/token/revocation", tokens, _CLIENT, may_repeat=False)
             case "userinfo":
                 return Load([http("GET", "/me", bearer=token) for token in self.seeded("access", KEPT_TOKENS)])
             case "client_credentials":
@@ -66,16 +66,9 @@ class NodeOidcProvider:
             case "refresh" | "refresh-openid":
                 kind = "openid" if name == "refresh-openid" else "signed" if is_signed else "refresh"
                 tokens = self.seeded(kind, CONNECTIONS * 8)
-                form = {"refresh_token": tokens[0], "grant_type": "refresh_token", **resource}
-                before, after = http("POST", "/token", form=form, basic=_CLIENT).split(tokens[0].encode())
-                return Load([token.encode() for token in tokens], around=(before, after), may_repeat=False)
+                return chain("/token", tokens, _CLIENT, **resource)
             case _:
                 return Load([http("GET", "/jwks")])
-
-    def _forms(self, path: str, tokens: Sequence[str], *, may_repeat: bool = True) -> Load:
-        return Load(
-            [http("POST", path, form={"token": token}, basic=_CLIENT) for token in tokens], may_repeat=may_repeat
-        )
 
 
 @asynccontextmanager
