@@ -12,7 +12,22 @@ from datetime import UTC, datetime
 from typing import Any
 
 import asyncpg
-from sqlalchemy import DateTime, Dialect, MetaData, TypeDecorator, event, func, select, text
+from sqlalchemy import (
+    ColumnElement,
+    DateTime,
+    Dialect,
+    MetaData,
+    String,
+    TypeDecorator,
+    bindparam,
+    case,
+    event,
+    func,
+    literal_column,
+    select,
+    text,
+    true,
+)
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
@@ -32,7 +47,25 @@ _CROWD = 20
 _ALONE = 0.25
 """Such a part of DATABASE_TIMEOUT_SECONDS one may wait for a lock that nobody else may share."""
 _DRIVER = "driver connection"
-_BEGIN = f"BEGIN ISOLATION LEVEL {engine.ISOLATION}"
+
+
+def sharing(name: str) -> ColumnElement[bool]:
+    """Return a condition, true when its statement shares the lock of that name; before it touches a row. PostgreSQL."""
+    return select(func.pg_advisory_xact_lock_shared(_number(name)).is_not(None)).scalar_subquery()
+
+
+def alone(name: str) -> ColumnElement[bool]:
+    """Return a condition, true when its statement alone has the lock of that name; `Database.alone` are its parameters.
+
+    What else the statement sees may be as it was before it had the lock. PostgreSQL.
+    """
+    # Who waits to be alone keeps out who would share, and may wait for a node that has stopped: not for long.
+    is_set = func.set_config("lock_timeout", bindparam("milliseconds", type_=String), true()).is_not(None)
+    return select(case((is_set, func.pg_advisory_xact_lock(_number(name)).is_not(None)))).scalar_subquery()
+
+
+def _number(name: str) -> ColumnElement[int]:
+    return func.hashtextextended(literal_column(f"'{name}'"), literal_column("0"))
 
 
 class Base(DeclarativeBase):
@@ -90,7 +123,7 @@ class Database:
         self.breaker = Breaker("database", settings.breaker_max_failures, settings.breaker_probe_seconds)
         self._sessions = async_sessionmaker(self.engine, expire_on_commit=False, sync_session_class=_Session)
         self._patience = settings.database_timeout_seconds
-        self._alone = {"milliseconds": str(int(settings.database_timeout_seconds * 1000 * _ALONE))}
+        self.alone = {"milliseconds": str(int(settings.database_timeout_seconds * 1000 * _ALONE))}
         self._room = settings.database_pool_size * _CROWD
         self._turns = asyncio.Semaphore(settings.database_pool_size)
         """First come, first served; the pool lets who gives a connection back take it again before those who wait."""
@@ -135,16 +168,12 @@ class Database:
             prepared = statement.prepared(self.engine.dialect)
             return prepared.rows(await driver.fetch(prepared.text, *prepared.arguments(values)))
 
-    async def ask_locked(self, name: str, statement: Statement, values: Mapping[str, Any]) -> Row | None:
-        """Share the lock of that name, and only then begin the statement: it sees what others did who held it alone.
-
-        In one transaction, on PostgreSQL: three round trips.
-        """
+    async def ask_both(
+        self, statement: Statement, values: Mapping[str, Any], then: Statement
+    ) -> tuple[Row | None, Row | None]:
+        """Run two statements as `ask` does, the second when the first has been committed; on PostgreSQL."""
         async with self._driver() as driver:
-            await driver.execute(f"{_BEGIN}; SELECT pg_advisory_xact_lock_shared(hashtextextended('{name}', 0))")
-            row = await self._ask(driver, statement, values)
-            await driver.execute("COMMIT")
-            return row
+            return await self._ask(driver, statement, values), await self._ask(driver, then, {})
 
     async def _ask(self, driver: asyncpg.Connection, statement: Statement, values: Mapping[str, Any]) -> Row | None:
         prepared = statement.prepared(self.engine.dialect)
@@ -226,13 +255,8 @@ class Database:
 
         On SQLite a writing transaction is alone anyway.
         """
-        if self.is_sqlite:
-            return
-        if not shared:
-            # Who waits to be alone keeps out who would share, and may wait for a node that has stopped: not for long.
-            await tx.execute(text("SELECT set_config('lock_timeout', :milliseconds, true)"), self._alone)
-        function = "pg_advisory_xact_lock_shared" if shared else "pg_advisory_xact_lock"
-        await tx.execute(text(f"SELECT {function}(hashtextextended(:name, 0))"), {"name": name})
+        if not self.is_sqlite:
+            await tx.execute(select(sharing(name) if shared else alone(name)), None if shared else self.alone)
 
     async def try_lock(self, tx: AsyncSession, name: str) -> bool:
         """Take the lock of that name until the transaction ends; False, at once, if another one has it.

@@ -32,7 +32,7 @@ from authserver.db import UTCDateTime
 from authserver.sessions.models import LogoutNotice, UserSession
 from authserver.statement import Statement
 from authserver.tokens.models import DenylistEntry
-from authserver.tokens.truth import STATE
+from authserver.tokens.truth import SHARING
 from authserver.users.models import User
 
 
@@ -182,7 +182,7 @@ FIND = Statement(
 
 _these = (
     select(UserSession.id)
-    .where(UserSession.id == func.any(bindparam("these", type_=ARRAY(Uuid))))
+    .where(UserSession.id == func.any(bindparam("these", type_=ARRAY(Uuid))), SHARING)
     .order_by(UserSession.id)  # in one order for everybody: nobody waits in a circle
     .with_for_update()
 )
@@ -235,7 +235,6 @@ END = Statement(
     select(
         select(func.array_agg(_ended.c.entry)).scalar_subquery().label("entries"),
         select(func.array_agg(_ended.c.forget_at)).scalar_subquery().label("forget_at"),
-        *STATE,
     ).add_cte(
         postgresql_insert(DenylistEntry)
         .from_select(
@@ -248,4 +247,4 @@ END = Statement(
         _noticed,
     )
 )
-"""lifecycle.end for some sessions, denylist.deny and the state of the copy (truth.write_by), on PostgreSQL."""
+"""lifecycle.end for some sessions, and denylist.deny (truth.write_by), on PostgreSQL."""

@@ -147,8 +147,7 @@ class Denylist:
             await self.publish(state, {entry: last_exp + MARGIN})
 
     async def _deny_together(self, entries: Sequence[tuple[str, datetime]]) -> Sequence[State]:
-        state, _ = await truth.write_now(self._db, dict(entries))
-        return [state] * len(entries)
+        return [await truth.write_now(self._db, dict(entries))] * len(entries)
 
     async def publish(self, state: State, entries: Mapping[str, datetime]) -> None:
         """Return when no process believes a copy that lacks these entries, which the database has."""
@@ -245,8 +244,7 @@ class Denylist:
         if monotonic() < self._reconcile_at:
             return
         self._reconcile_at = monotonic() + _RECONCILE_SECONDS
-        async with self._db.write() as tx:
-            last = await truth.count(self._db, tx)
+        last = await truth.count(self._db)
         while self._reconciled < last:
             async with self._db.read() as tx:
                 rows = await truth.page(tx, self._reconciled, last)

@@ -27,14 +27,13 @@ async def refill(db: Database, copy: Copy, state: State, run: str) -> int | None
     started = monotonic()
     name = new_name()
     marker = protocol.marker(state, run, name)
-    async with db.write() as tx:
-        last = await truth.count(db, tx)
-        if await truth.state(tx) != state:
-            return None
+    last = await truth.count(db)
+    if await truth.state_now(db) != state:
+        return None
     size = await _fill(db.read, copy, name, run, until=last)
     async with db.write() as tx:
         # The connection is held while Redis works: that is what keeps revocations out for these milliseconds.
-        newest = await truth.count(db, tx)
+        newest = await truth.count_last(db, tx)
         if await truth.state(tx) != state:
             return None
         size += await _fill(lambda: nullcontext(tx), copy, name, run, after=last, until=newest)

@@ -1,7 +1,8 @@
 """The denylist in the database: its entries, and the state of its copy. Nothing is decided here: protocol.py does that.
 
-Entries are numbered. As a number is given before its row can be seen, "all up to this number" is only true while
-nobody is between writing and committing: who writes shares a lock, and who counts holds it alone.
+Entries are numbered. As a number is given before its row can be seen, "all up to this number" is only true when nobody
+is between writing and committing: who writes shares a lock, and who counts has had it alone. Where one statement does
+either, a process that stops cannot keep the lock.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,7 @@ from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from authserver.db import Database
+from authserver.db import Database, alone, sharing
 from authserver.statement import Row, Statement
 from authserver.tokens import protocol
 from authserver.tokens.models import DenylistEntry, DenylistState
@@ -24,20 +25,20 @@ Entries = tuple[State, dict[str, datetime]]
 """Entries, each with when it may be forgotten, and the state as it was then or later."""
 _LOCK = "denylist"
 _PAGE = 2000
-STATE = (DenylistState.is_trusted, DenylistState.epoch, DenylistState.run, DenylistState.marker)
-
+SHARING = sharing(_LOCK)
+"""A condition for a statement that writes entries (`write_by`)."""
+_COLUMNS = (DenylistState.is_trusted, DenylistState.epoch, DenylistState.run, DenylistState.marker)
+_STATE = Statement(select(*_COLUMNS))
+_COUNT = Statement(select(func.max(DenylistEntry.number).label("last")).where(alone(_LOCK)))
 
 _THESE, _UNTIL = bindparam("these", type_=ARRAY(String)), bindparam("until", type_=ARRAY(DateTime(timezone=True)))
 _WRITE = Statement(
-    select(_THESE.label("entries"), _UNTIL.label("forget_at"), *STATE).add_cte(
-        postgresql_insert(DenylistEntry)
-        .from_select(["entry", "forget_at"], select(func.unnest(_THESE), func.unnest(_UNTIL)), include_defaults=False)
-        .on_conflict_do_nothing()
-        .cte("written")
+    postgresql_insert(DenylistEntry)
+    .from_select(
+        ["entry", "forget_at"], select(func.unnest(_THESE), func.unnest(_UNTIL)).where(SHARING), include_defaults=False
     )
+    .on_conflict_do_nothing()
 )
-
-
 _FIND = Statement(
     select(
         select(func.array_agg(aggregate_order_by(DenylistEntry.entry, DenylistEntry.number)))
@@ -48,11 +49,9 @@ _FIND = Statement(
         .where(DenylistEntry.entry == func.any(_THESE))
         .scalar_subquery()
         .label("forget_at"),
-        *STATE,
+        *_COLUMNS,
     )
 )
-
-_STATE = Statement(select(*STATE))
 
 
 async def share(db: Database, tx: AsyncSession) -> None:
@@ -61,24 +60,28 @@ async def share(db: Database, tx: AsyncSession) -> None:
 
 
 async def write_by(db: Database, statement: Statement, values: Mapping[str, Any]) -> Entries:
-    """Run a statement that writes entries, on PostgreSQL; return the state, read no earlier, and what was written.
+    """Run a statement that writes entries on the condition `SHARING`, on PostgreSQL; return what was written.
 
-    It returns one row: `entries` and `forget_at`, two arrays (null if there are none), and the columns of `STATE`.
-    A transaction of its own: `share`, `write` and `state` in three round trips.
+    It returns one row: `entries` and `forget_at`, two arrays (null if there are none). It is a transaction of its own,
+    and the state is read after it: what the statement itself saw may be older than its lock, and so hide a new copy.
     """
-    return _read(await db.ask_locked(_LOCK, statement, values))
+    written, state = await db.ask_both(statement, values, then=_STATE)
+    return _state(state), _entries(written)
 
 
-def _read(row: Row | None) -> Entries:
-    assert row is not None  # the state's row is always there
-    entries = dict(zip(row["entries"] or (), row["forget_at"] or (), strict=True))
-    return State(row["is_trusted"], row["epoch"], row["run"], row["marker"]), entries
+def _state(row: Row | None) -> State:
+    return State(row["is_trusted"], row["epoch"], row["run"], row["marker"]) if row else NEVER_TRUSTED
 
 
-async def write_now(db: Database, entries: Mapping[str, datetime]) -> Entries:
-    """Add entries in a transaction of its own, on PostgreSQL."""
+def _entries(row: Row | None) -> dict[str, datetime]:
+    return dict(zip(row["entries"] or (), row["forget_at"] or (), strict=True)) if row else {}
+
+
+async def write_now(db: Database, entries: Mapping[str, datetime]) -> State:
+    """Add entries, as `write_by` does; return the state."""
     these = sorted(entries)  # as in `write`
-    return await write_by(db, _WRITE, {"these": these, "until": [entries[entry] for entry in these]})
+    _, state = await db.ask_both(_WRITE, {"these": these, "until": [entries[entry] for entry in these]}, then=_STATE)
+    return _state(state)
 
 
 async def write(db: Database, tx: AsyncSession, entries: Mapping[str, datetime]) -> None:
@@ -92,13 +95,20 @@ async def write(db: Database, tx: AsyncSession, entries: Mapping[str, datetime])
 async def find(db: Database, entries: Sequence[str]) -> Entries:
     """Return the state, and those of the entries that there are, each with when it may be forgotten."""
     if not db.is_sqlite:
-        return _read(await db.ask(_FIND, {"these": entries}))
+        row = await db.ask(_FIND, {"these": entries})
+        return _state(row), _entries(row)
     async with db.read() as tx:
         rows = (await tx.scalars(select(DenylistEntry).where(DenylistEntry.entry.in_(entries)))).all()
         return await state(tx), {row.entry: row.forget_at for row in rows}
 
 
-async def count(db: Database, tx: AsyncSession) -> int:
+async def count(db: Database) -> int:
+    """Return a number up to which everything has been written and committed, on PostgreSQL."""
+    row = await db.ask(_COUNT, db.alone)
+    return (row and row["last"]) or 0
+
+
+async def count_last(db: Database, tx: AsyncSession) -> int:
     """Return the last number, and keep everybody from writing until the transaction ends."""
     await db.lock(tx, _LOCK)
     return await tx.scalar(select(func.max(DenylistEntry.number))) or 0
@@ -118,8 +128,7 @@ async def state(tx: AsyncSession, *, for_update: bool = False) -> State:
 
 async def state_now(db: Database) -> State:
     """Return it, read in a transaction of its own."""
-    row = await db.ask(_STATE, {})
-    return State(**row) if row else NEVER_TRUSTED
+    return _state(await db.ask(_STATE, {}))
 
 
 async def set_state(tx: AsyncSession, new: State) -> None:

@@ -43,7 +43,7 @@ STATEMENT_OF_MANY = "authserver.db:Database.ask_all"
 VERIFIED = "after authserver.users.passwords:Hasher.verify"
 ROTATING = "before authserver.sessions.lifecycle:Sessions._rotate_together"
 ASKED = "after authserver.clients.authentication:Clients.authenticate"
-WRITE = "authserver.tokens.truth:write_by"
+WRITE = "authserver.db:Database.ask_both"
 FILL = "authserver.tokens.copy:Copy.fill"
 ADD = "authserver.tokens.copy:Copy.add"
 INSTALL = "authserver.tokens.copy:Copy.install"
@@ -54,7 +54,8 @@ POINTS = {
     "sign in, after the commit": f"{VERIFIED}, after {STATEMENT}",
     "rotate, before the commit": f"{ROTATING}, before {STATEMENT_OF_MANY}",
     "rotate, after the commit": f"{ROTATING}, after {STATEMENT_OF_MANY}",
-    "revoke, before the commit": f"before {WRITE}, after {STATEMENT}",
+    "revoke, before the commit": f"before {WRITE}",
+    "revoke, before the state is read": f"before {WRITE}, after {STATEMENT}",
     "revoke, before Redis": f"{ASKED}, before {ADD}",
     "revoke, after Redis": f"{ASKED}, after {ADD}",
     "revoke, after distrust": f"{ASKED}, after {ADD}, after {COMMIT}",
@@ -183,6 +184,8 @@ async def test_a_revocation_that_was_not_committed_can_be_repeated(house: House,
 @pytest.mark.parametrize(
     ("point", "kind"),
     [
+        ("before the state is read", "access_token"),
+        ("before the state is read", "refresh_token"),
         ("before Redis", "access_token"),
         ("before Redis", "refresh_token"),
         ("after Redis", "access_token"),

@@ -41,6 +41,7 @@ class Machinery:
 
     commits_before_redis: bool = True
     commits_before_200: bool = True
+    reads_after_the_commit: bool = True
     locks_the_count: bool = True
     locks_the_install: bool = True
     copies_what_came_meanwhile: bool = True
@@ -165,25 +166,29 @@ def _tick(model: Model, world: World) -> Steps:
 
 def _revoke(model: Model, world: World) -> Steps:
     """The client's request, which it may repeat after a crash or a 503, until it has its 200."""
-    is_locked = model.machinery.locks_the_install and world.refill is not None and world.refill.stage != "copied"
-    if model.revokes and world.revoker is None and not world.is_acknowledged and not is_locked:
-        writing = Publishing(world.db, is_committed=world.is_committed)
-        yield "revoke: write", world._replace(revoker=writing)
-        if not model.machinery.commits_before_redis:
-            yield "revoke: Redis first", put(world, world.master, world.master._replace(has_entry=True))
-        if not model.machinery.commits_before_200:
-            yield "revoke: 200 first", world._replace(revoker=writing, is_acknowledged=True)
+    machinery = model.machinery
+    is_locked = machinery.locks_the_install and world.refill is not None and world.refill.stage != "copied"
     if world.is_being_written():
-        assert world.revoker is not None
-        committed = world.revoker._replace(is_committed=True)
-        yield "revoke: commit", world._replace(revoker=committed, is_committed=True)
+        yield "revoke: commit", world._replace(revoker=None, is_committed=True)
+    elif model.revokes and world.revoker is None and not world.is_acknowledged:
+        if world.is_committed or not machinery.reads_after_the_commit:
+            yield "revoke: read the state", world._replace(revoker=Publishing(world.db))
+        elif not is_locked:
+            writing = Publishing(world.db, is_committed=False)
+            yield "revoke: write", world._replace(revoker=writing)
+            if not machinery.commits_before_redis:
+                yield "revoke: Redis first", put(world, world.master, world.master._replace(has_entry=True))
+            if not machinery.commits_before_200:
+                yield "revoke: 200 first", world._replace(revoker=writing, is_acknowledged=True)
+    elif world.revoker is not None and not world.is_committed and not is_locked:
+        yield "revoke: write and commit", world._replace(is_committed=True)
 
 
 def _publish(model: Model, world: World) -> Steps:
     """What is owed before the revoker answers 200, or a check "revoked"."""
     if world.revoker is not None:
         yield "crash: the revoker", world._replace(revoker=None)
-        if world.revoker.is_committed:
+        if world.revoker.is_committed and world.is_committed:
             for label, after, left in _owe(model, world, world.revoker):
                 is_done = left is None
                 yield f"revoke: {label}", after._replace(revoker=left, is_acknowledged=world.is_acknowledged or is_done)

@@ -99,6 +99,7 @@ MUTANTS = [
     _with("a replaced process is nobody's business", "liveness", {"revokes": False}, compare=_compare_without_run),
     _without("Redis comes before the database", "S3", "commits_before_redis"),
     _without("the 200 comes before the commit", "S1", "commits_before_200"),
+    _without("a revocation trusts a state from before its commit", "S1", "reads_after_the_commit"),
     _without("the first pass counts without a lock", "S1", "locks_the_count"),
     _without("the second pass has no lock", "S1", "locks_the_install"),
     _without("there is no second pass", "S1", "copies_what_came_meanwhile"),
