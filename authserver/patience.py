@@ -46,6 +46,16 @@ def share(seconds: float) -> Iterator[float]:
         left.seconds -= monotonic() - began
 
 
+async def count(answer: Awaitable[Answer]) -> Answer:
+    """Wait for what has a limit of its own; the time that it takes is no longer there for the rest of the request."""
+    began = monotonic()
+    try:
+        return await answer
+    finally:
+        if left := _left.get():
+            left.seconds -= monotonic() - began
+
+
 async def wait(seconds: float) -> None:
     """Wait; StoreUnavailable at once if the request has not so much time left."""
     with share(seconds) as allowed:

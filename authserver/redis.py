@@ -10,7 +10,7 @@ from redis.asyncio.connection import AbstractConnection, ConnectionPool
 from redis.exceptions import RedisError
 from redis.typing import EncodableT
 
-from authserver import redis_url
+from authserver import patience, redis_url
 from authserver.breaker import Breaker
 from authserver.errors import StoreUnavailable
 from authserver.redis_master import Master
@@ -53,7 +53,7 @@ class Redis:
         if self._client is None:
             raise StoreUnavailable("redis", "not configured")
         client = self._client
-        return await self.guard(lambda: command(client))
+        return await patience.count(self.guard(lambda: command(client)))
 
     async def guard(self, work: Callable[[], Awaitable[Answer]]) -> Answer:
         """Do something with Redis in time and through the breaker, or raise StoreUnavailable."""

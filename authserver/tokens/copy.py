@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from authserver import patience
 from authserver.errors import StoreUnavailable
 from authserver.gathering import Gathering
 from authserver.redis import Line, Redis
@@ -63,11 +64,11 @@ class Copy:
 
     async def look(self, members: Sequence[str]) -> Look:
         """Return what is there of these members, and maybe of others that were asked for at the same time."""
-        return await self._looking.ask(members)
+        return await patience.count(self._looking.ask(members))
 
     async def add(self, run: str, marker: str, entries: Mapping[str, float]) -> bool:
         """Add entries to the set that has this marker, in this process; False if there is none."""
-        return await self._adding.ask((run, marker, entries))
+        return await patience.count(self._adding.ask((run, marker, entries)))
 
     async def _add(self, questions: Sequence[tuple[str, str, Mapping[str, float]]]) -> Sequence[bool]:
         """Add for many, who almost always mean the same set."""

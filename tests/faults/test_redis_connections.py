@@ -8,9 +8,11 @@ import pytest
 import uvloop
 from redis.asyncio.connection import AbstractConnection
 
+from authserver import patience
 from authserver.errors import StoreUnavailable
 from authserver.redis import Redis
 from authserver.settings import Settings
+from authserver.tokens.copy import Copy
 from tests.servers import Valkey
 
 
@@ -65,4 +67,24 @@ async def test_what_ran_out_of_time_while_the_process_stood_still_says_nothing_a
         ended = await asyncio.gather(*waiting, return_exceptions=True)
         assert {type(end) for end in ended} == {StoreUnavailable}
         assert await redis.ask(lambda client: client.get("x")) is None
+        await redis.close()
+
+
+@pytest.mark.parametrize("kind", ["ask", "look", "add"])
+async def test_a_request_that_has_waited_for_redis_has_less_time_for_the_database(kind: str) -> None:
+    with Valkey() as valkey:
+        redis = Redis(Settings(_env_file=None, redis_url=valkey.url()))
+        copy = Copy(redis)
+        await copy.look(["x"])
+        valkey.hang()
+        patience.begin_request()
+        with pytest.raises(StoreUnavailable):
+            await {
+                "ask": lambda: redis.ask(lambda client: client.get("x")),
+                "look": lambda: copy.look(["x"]),
+                "add": lambda: copy.add("run", "marker", {"x": 1.0}),
+            }[kind]()
+        with patience.share(patience.REQUEST_SECONDS) as left:
+            assert left < patience.REQUEST_SECONDS - 0.9 * redis.timeout
+        await copy.line.close()
         await redis.close()
