@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Awaitable
 from time import monotonic
 
 import pytest
@@ -78,13 +79,15 @@ async def test_a_request_that_has_waited_for_redis_has_less_time_for_the_databas
         await copy.look(["x"])
         valkey.hang()
         patience.begin_request()
+        asking: Awaitable[object]
+        if kind == "ask":
+            asking = redis.ask(lambda client: client.get("x"))
+        elif kind == "look":
+            asking = copy.look(["x"])
+        else:
+            asking = copy.add("run", "marker", {"x": 1.0})
         with pytest.raises(StoreUnavailable):
-            if kind == "ask":
-                await redis.ask(lambda client: client.get("x"))
-            elif kind == "look":
-                await copy.look(["x"])
-            else:
-                await copy.add("run", "marker", {"x": 1.0})
+            await asking
         with patience.share(patience.REQUEST_SECONDS) as left:
             assert left < patience.REQUEST_SECONDS - 0.9 * redis.timeout
         await copy.line.close()
