@@ -1,7 +1,7 @@
 """Runs the migrations for Alembic, on SQLite and PostgreSQL: all of them in one transaction, one process at a time."""
 
 import asyncio
-from typing import Any
+from typing import Any, Literal
 
 import sqlalchemy as sa
 from alembic import context
@@ -24,7 +24,7 @@ def database_url() -> str:
     return str(url or settings.load().database_url.get_secret_value())
 
 
-def render_item(kind: str, item: Any, _autogenerate: Any) -> str | bool:
+def render_item(kind: str, item: Any, _autogenerate: Any) -> str | Literal[False]:
     """Write our own column types into new migrations as what they are in the database: migrations must not age."""
     return f"sa.{item.impl_instance!r}" if kind == "type" and isinstance(item, sa.TypeDecorator) else False
 

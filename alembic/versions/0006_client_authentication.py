@@ -3,6 +3,8 @@
 Revision: 0006, after: 0004.
 """
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -11,7 +13,7 @@ down_revision = "0004"
 branch_labels = None
 depends_on = None
 
-COLUMNS = {
+COLUMNS: dict[str, sa.types.TypeEngine[Any]] = {
     "auth_method": sa.String(20),
     "encrypted_secret": sa.LargeBinary(),
     "old_secret_hash": sa.String(64),

@@ -3,6 +3,8 @@
 Revision: 0007, after: 0006.
 """
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -12,7 +14,7 @@ branch_labels = None
 depends_on = None
 
 WHEN = sa.DateTime(timezone=True)
-CLIENT_COLUMNS = (
+CLIENT_COLUMNS: tuple[sa.Column[Any], ...] = (
     sa.Column("require_pkce", sa.Boolean(), nullable=False, server_default=sa.true()),
     sa.Column("require_pushed_requests", sa.Boolean(), nullable=False, server_default=sa.false()),
     sa.Column("require_signed_requests", sa.Boolean(), nullable=False, server_default=sa.false()),
@@ -27,7 +29,7 @@ CLIENT_COLUMNS = (
     sa.Column("tos_uri", sa.String(2000)),
     sa.Column("registration_token_hash", sa.String(64)),
 )
-SESSION_COLUMNS = (
+SESSION_COLUMNS: tuple[sa.Column[Any], ...] = (
     sa.Column("browser_session_id", sa.Uuid()),
     sa.Column("audience", sa.JSON()),
     sa.Column("userinfo_claims", sa.JSON()),
@@ -129,9 +131,7 @@ def downgrade() -> None:
     for table in (*GROWS_WITH_TRAFFIC, "consents"):
         op.drop_table(table)
     op.drop_index(op.f("ix_user_sessions_browser_session_id"), "user_sessions")
-    with op.batch_alter_table("user_sessions") as table:
-        for column in SESSION_COLUMNS:
-            table.drop_column(column.name)
-    with op.batch_alter_table("clients") as table:
-        for column in CLIENT_COLUMNS:
-            table.drop_column(column.name)
+    for name, columns in (("user_sessions", SESSION_COLUMNS), ("clients", CLIENT_COLUMNS)):
+        with op.batch_alter_table(name) as changed:
+            for column in columns:
+                changed.drop_column(column.name)
