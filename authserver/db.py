@@ -162,8 +162,12 @@ class Database:
         async with self._driver() as driver:
             return await self._ask(driver, statement, values)
 
-    async def ask_all(self, statement: Statement, values: Mapping[str, Any]) -> list[Row]:
+    async def ask_all(
+        self, statement: Statement, values: Mapping[str, Any], tx: AsyncSession | None = None
+    ) -> list[Row]:
         """Run one statement as `ask` does, and return all its rows; on PostgreSQL."""
+        if tx is not None:
+            return [dict(row._mapping) for row in await tx.execute(statement.construct, values)]  # noqa: SLF001 - as above
         async with self._driver() as driver:
             prepared = statement.prepared(self.engine.dialect)
             return prepared.rows(await driver.fetch(prepared.text, *prepared.arguments(values)))

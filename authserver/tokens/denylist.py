@@ -246,10 +246,9 @@ class Denylist:
         self._reconcile_at = monotonic() + _RECONCILE_SECONDS
         last = await truth.count(self._db)
         while self._reconciled < last:
-            async with self._db.read() as tx:
-                rows = await truth.page(tx, self._reconciled, last)
-            await self.publish(state, {row.entry: row.forget_at for row in rows})
-            self._reconciled = rows[-1].number if rows else last
+            entries, until = await truth.page(self._db, self._reconciled, last)
+            await self.publish(state, entries)
+            self._reconciled = until
 
     # ── forget ─────────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -24,11 +24,18 @@ from authserver.tokens.protocol import NEVER_TRUSTED, State
 Entries = tuple[State, dict[str, datetime]]
 """Entries, each with when it may be forgotten, and the state as it was then or later."""
 _LOCK = "denylist"
-_PAGE = 2000
+_AT_ONCE = 500
+"""Rows that are read together; more would keep the event loop from everything else for too long."""
 SHARING = sharing(_LOCK)
 """A condition for a statement that writes entries (`write_by`)."""
 _COLUMNS = (DenylistState.is_trusted, DenylistState.epoch, DenylistState.run, DenylistState.marker)
 _STATE = Statement(select(*_COLUMNS))
+_PAGE = Statement(
+    select(DenylistEntry.number, DenylistEntry.entry, DenylistEntry.forget_at)
+    .where(DenylistEntry.number > bindparam("after"), DenylistEntry.number <= bindparam("until"))
+    .order_by(DenylistEntry.number)
+    .limit(_AT_ONCE)
+)
 _COUNT = Statement(select(func.max(DenylistEntry.number).label("last")).where(alone(_LOCK)))
 
 _THESE, _UNTIL = bindparam("these", type_=ARRAY(String)), bindparam("until", type_=ARRAY(DateTime(timezone=True)))
@@ -114,10 +121,10 @@ async def count_last(db: Database, tx: AsyncSession) -> int:
     return await tx.scalar(select(func.max(DenylistEntry.number))) or 0
 
 
-async def page(tx: AsyncSession, after: int, until: int) -> Sequence[DenylistEntry]:
-    """Return the next entries after a number up to another one, in order; not all of them, but at least one."""
-    numbers = DenylistEntry.number > after, DenylistEntry.number <= until
-    return (await tx.scalars(select(DenylistEntry).where(*numbers).order_by(DenylistEntry.number).limit(_PAGE))).all()
+async def page(db: Database, after: int, until: int, tx: AsyncSession | None = None) -> tuple[dict[str, datetime], int]:
+    """Return some entries after a number, up to another one, and the number that comes with the last; on PostgreSQL."""
+    rows = await db.ask_all(_PAGE, {"after": after, "until": until}, tx)
+    return {row["entry"]: row["forget_at"] for row in rows}, rows[-1]["number"] if len(rows) == _AT_ONCE else until
 
 
 async def state(tx: AsyncSession, *, for_update: bool = False) -> State:
