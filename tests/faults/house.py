@@ -73,6 +73,10 @@ class Node:
         """Let it be killed by a request, whose answer nobody gets."""
         with pytest.raises(httpx.TransportError):
             await request
+        await self.is_killed()
+
+    async def is_killed(self) -> None:
+        """Wait until it is."""
         assert await asyncio.to_thread(self.program.process.wait, 10) == -9
 
 
