@@ -24,7 +24,7 @@ from authserver.tokens.protocol import NEVER_TRUSTED, State
 Entries = tuple[State, dict[str, datetime]]
 """Entries, each with when it may be forgotten, and the state as it was then or later."""
 _LOCK = "denylist"
-_AT_ONCE = 500
+_AT_ONCE = 200
 """Rows that are read together; more would keep the event loop from everything else for too long."""
 SHARING = sharing(_LOCK)
 """A condition for a statement that writes entries (`write_by`)."""
