@@ -1,6 +1,6 @@
 """Which revision of the schema this version of the program needs; the migrations themselves are in alembic/versions."""
 
-REVISION = "0007"
+REVISION = "0008"
 """The newest one. Revisions are numbered, so that this can be told without loading Alembic (9 MB, 70 ms)."""
 
 

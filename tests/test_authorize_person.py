@@ -277,6 +277,9 @@ async def test_a_claim_asked_for_by_name_is_agreed_to_as_its_scope(newcomer: Flo
     tokens = await newcomer.tokens(scope="openid", claims=claims)
     assert tokens["scope"] == "openid"
     assert claims_of(tokens["id_token"])["preferred_username"] == newcomer.user.username
+    for _ in range(2):  # a refresh and its retry: OpenID Connect Core §12.2
+        renewed = (await newcomer.refresh(tokens["refresh_token"])).json()
+        assert claims_of(renewed["id_token"])["preferred_username"] == newcomer.user.username
 
 
 async def test_claims_beyond_the_client_s_scopes_are_left_out(new_flow: NewFlow) -> None:
@@ -291,5 +294,9 @@ async def test_an_acr_that_there_is_can_be_essential(flow: Flow) -> None:
 
 
 async def test_who_may_not_have_offline_access_is_not_refused_for_it(flow: Flow) -> None:
-    """OpenID Connect Core §11: then it is ignored."""
-    assert (await flow.tokens(scope="openid offline_access"))["scope"] == "openid"
+    """OpenID Connect Core §11: then it is ignored, at a refresh that repeats the scope too."""
+    asked = "openid offline_access"
+    tokens = await flow.tokens(scope=asked)
+    assert tokens["scope"] == "openid"
+    assert (await flow.refresh(tokens["refresh_token"], scope=asked)).json()["scope"] == "openid"
+    assert sent_back(await flow.authorize(scope="offline_access"))["error"] == "invalid_scope"

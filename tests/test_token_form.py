@@ -120,6 +120,14 @@ async def test_a_bad_authorization_header_is_401_with_a_challenge(
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
+async def test_who_names_no_client_is_asked_for_one(client: httpx.AsyncClient, endpoint: str) -> None:
+    """RFC 9110 §15.5.2: some HTTP clients send what they have only then."""
+    response = await client.post(endpoint, data={"token": "x"})
+    assert_oauth_error(response, 401, "invalid_client")
+    assert response.headers["www-authenticate"].startswith("Basic realm=")
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
 async def test_failing_in_the_body_is_401_without_a_challenge(
     client: httpx.AsyncClient, new_client: NewClient, endpoint: str
 ) -> None:

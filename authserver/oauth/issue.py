@@ -1,7 +1,6 @@
 """The successful answer of the token endpoint (RFC 6749 §5.1), with the ID token of a sign-in (OIDC Core §3.1.3.3)."""
 
-from collections.abc import Mapping, Sequence
-from uuid import UUID
+from collections.abc import Mapping
 
 from starlette.responses import Response
 
@@ -12,6 +11,7 @@ from authserver.oauth.errors import json_response
 from authserver.observability import requests
 from authserver.services import Services
 from authserver.sessions.lifecycle import SignIn
+from authserver.sessions.models import AuthorizationCode
 from authserver.users import finding
 
 
@@ -66,9 +66,9 @@ def token_response(
     return json_response(answer)
 
 
-async def asked_for(services: Services, user_id: UUID, named: Sequence[str] | None) -> dict[str, object]:
+async def asked_for(services: Services, whose: AuthorizationCode | SignIn) -> dict[str, object]:
     """Return the claims that an ID token was to have by name (§5.5); what scopes open is at /userinfo only (§5.4)."""
-    if named is None:
+    if whose.id_token_claims is None or whose.user_id is None:
         return {}
-    user = await finding.by_id(services.db, user_id)
-    return {} if user is None else claims.about(user, named=named)
+    user = await finding.by_id(services.db, whose.user_id)
+    return {} if user is None else claims.about(user, named=whose.id_token_claims)

@@ -110,7 +110,8 @@ def read_credentials(head: Head, form: Form) -> Credentials | Refusal:
     client_id, secret = form.get("client_id"), form.get("client_secret")
     if not headers:
         if client_id is None:
-            return errors.INVALID_CLIENT.because("no client authentication")
+            # Some HTTP clients (curl --anyauth, Java's) send credentials only to who asks for them (RFC 9110 §15.5.2).
+            return challenged(errors.INVALID_CLIENT.because("no client authentication"))
         return Credentials(client_id, secret, "none" if secret is None else "client_secret_post")
     if len(headers) > 1 or secret is not None:
         return errors.TWO_METHODS
@@ -124,7 +125,10 @@ def read_credentials(head: Head, form: Form) -> Credentials | Refusal:
 
 
 def challenged(refusal: Refusal) -> Refusal:
-    """Return the refusal for a client that used the Authorization header (RFC 6749 §5.2)."""
+    """Return the refusal for a client that used the Authorization header (RFC 6749 §5.2), or might.
+
+    Not for one that is named in the body: a browser would ask the user of a single-page application for a password.
+    """
     return Refusal(refusal.error, refusal.description, refusal.status, _CHALLENGE, refusal.reason)
 
 

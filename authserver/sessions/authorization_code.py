@@ -116,6 +116,7 @@ class AuthorizationCodes:
             authenticated=Authenticated(code.authenticated_at, code.amr),
             audience=code.audience,
             userinfo_claims=code.userinfo_claims,
+            id_token_claims=code.id_token_claims,
             tx=tx,
         )
 

@@ -62,6 +62,7 @@ class SignIn:
     audience: list[str] | None = None
     """Whom its access tokens are for; None: whom the client's are for."""
     userinfo_claims: list[str] | None = None
+    id_token_claims: list[str] | None = None
     authenticated: "Authenticated | None" = None
 
 
@@ -125,6 +126,7 @@ class Sessions:
         authenticated: Authenticated | None = None,
         audience: list[str] | None = None,
         userinfo_claims: list[str] | None = None,
+        id_token_claims: list[str] | None = None,
         tx: AsyncSession | None = None,
     ) -> SignIn | None:
         """Begin a session; None if the user or the client has been switched off, or the user's generation has changed.
@@ -157,6 +159,7 @@ class Sessions:
                 "browser_session_id": browser_session_id,
                 "audience": audience,
                 "userinfo_claims": userinfo_claims,
+                "id_token_claims": id_token_claims,
                 "authenticated_at": authenticated and authenticated.at,
                 "amr": authenticated and authenticated.amr,
             },
@@ -175,6 +178,7 @@ class Sessions:
             refresh_token=refresh_token.write(self._key, token) if token else None,
             audience=audience,
             userinfo_claims=userinfo_claims,
+            id_token_claims=id_token_claims,
             authenticated=authenticated,
         )
 
@@ -204,6 +208,7 @@ class Sessions:
             refresh_token=refresh_token.write(self._key, token.successor()),
             audience=row["audience"],
             userinfo_claims=row["userinfo_claims"],
+            id_token_claims=row["id_token_claims"],
             authenticated=_authenticated(row["authenticated_at"], row["amr"]),
         )
 
@@ -269,6 +274,7 @@ class Sessions:
                 refresh_token=refresh_token.write(self._key, found.token.successor()),
                 audience=session.audience,
                 userinfo_claims=session.userinfo_claims,
+                id_token_claims=session.id_token_claims,
                 authenticated=_authenticated(session.authenticated_at, session.amr),
             )
         metrics.REFRESH_REUSES.inc()

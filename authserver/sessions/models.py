@@ -45,6 +45,8 @@ class UserSession(Base):
     """Whom its access tokens are for (RFC 8707); without it, whom the client's are for."""
     userinfo_claims: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
     """Claims asked for by name, besides those of the scope (OpenID Connect Core §5.5)."""
+    id_token_claims: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
+    """The same for its ID tokens."""
     authenticated_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
     """When the user proved who they are: the ID token's `auth_time`."""
     amr: Mapped[str | None] = mapped_column(String(64))

@@ -64,7 +64,7 @@ START = Statement(
         [
             "id", "user_id", "client_id", "grant", "scope", "token_jti", "tokens_expire_at", "refresh_hash",
             "generation", "ip", "user_agent", "created_at", "last_used_at", "expires_at", "max_expires_at",
-            "browser_session_id", "audience", "userinfo_claims", "authenticated_at", "amr",
+            "browser_session_id", "audience", "userinfo_claims", "id_token_claims", "authenticated_at", "amr",
         ],
         select(
             bindparam("session_id", type_=Uuid),
@@ -85,6 +85,7 @@ START = Statement(
             bindparam("browser_session_id", type_=Uuid),
             bindparam("audience", type_=JSON(none_as_null=True)),
             bindparam("userinfo_claims", type_=JSON(none_as_null=True)),
+            bindparam("id_token_claims", type_=JSON(none_as_null=True)),
             _date("authenticated_at"),
             bindparam("amr", type_=String),
         )
@@ -133,6 +134,7 @@ def _rotation(
             UserSession.max_expires_at,
             UserSession.audience,
             UserSession.userinfo_claims,
+            UserSession.id_token_claims,
             UserSession.authenticated_at,
             UserSession.amr,
             UserSession.refresh_hash,

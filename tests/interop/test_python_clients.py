@@ -1,7 +1,10 @@
 """The password flow, refresh, introspection and revocation with the OAuth libraries that Python programs use."""
 
+import json
 import warnings
 from typing import Any, Literal
+from urllib.parse import urlencode
+from urllib.request import HTTPBasicAuthHandler, HTTPPasswordMgrWithDefaultRealm, build_opener
 
 import httpx
 import pytest
@@ -115,6 +118,15 @@ async def test_authlib_signs_assertions(server: Program, new_client: NewClient, 
     async with AsyncOAuth2Client(app.client_id, secret, token_endpoint_auth_method=proof.name) as client:
         client.register_client_auth_method(proof)
         assert (await client.fetch_token(endpoint, grant_type="client_credentials"))["scope"] == "read"
+
+
+def test_urllib_waits_to_be_asked_for_its_credentials(server: Program, actors: Actors) -> None:
+    passwords = HTTPPasswordMgrWithDefaultRealm()
+    passwords.add_password(None, server.url, actors.confidential.client_id, actors.confidential.secret or "")
+    form = {"grant_type": "password", "username": actors.user.username, "password": PASSWORD}
+    opener = build_opener(HTTPBasicAuthHandler(passwords))
+    with opener.open(f"{server.url}/token", urlencode(form).encode()) as answer:
+        assert json.load(answer)["token_type"] == "Bearer"
 
 
 def test_requests_oauthlib(

@@ -87,10 +87,7 @@ def _scope(client: Client, values: Values) -> str | None:
     """Return the scope to grant; what a request without one gets is no OpenID Connect, and ends with the browser."""
     if "scope" not in values:
         return scopes.granted(None, [name for name in client.scopes if name not in ("openid", OFFLINE)]) or None
-    asked = values["scope"]
-    if OFFLINE not in client.scopes:  # one who may not have it is not refused for it (OpenID Connect Core §11)
-        asked = " ".join(name for name in asked.split(" ") if name != OFFLINE)
-    return scopes.granted(asked, client.scopes)
+    return scopes.granted(values["scope"], client.scopes)
 
 
 def _response(client: Client, values: Values) -> Refusal | None:

@@ -36,7 +36,7 @@ async def authorization_code(services: Services, asked: Asked) -> Response | Ref
     if isinstance(resources, Refusal):
         return resources
 
-    claims = await asked_for(services, code.user_id, code.id_token_claims)  # as long as the code is not used up
+    claims = await asked_for(services, code)  # as long as the code is not used up
     sign_in = await services.authorization_codes.redeem(code, client)
     if sign_in is None:
         return errors.INVALID_GRANT_CODE.because("used, expired, or what it stood on is gone")

@@ -6,7 +6,7 @@ from authserver.clients.models import Client
 from authserver.oauth import audience, errors, scopes
 from authserver.oauth.client import Asked
 from authserver.oauth.errors import Refusal
-from authserver.oauth.issue import token_response
+from authserver.oauth.issue import asked_for, token_response
 from authserver.oauth.request import Form
 from authserver.services import Services
 from authserver.sessions.lifecycle import SignIn
@@ -36,7 +36,8 @@ async def refresh_token(services: Services, asked: Asked) -> Response | Refusal:
     if isinstance(narrowed, Refusal):  # of a retry, which writes nothing
         return narrowed
     scope, resources = narrowed
-    return token_response(services, client, sign_in, scope, audience=resources)
+    claims = await asked_for(services, sign_in)  # if that fails, the client's retry gets the same successor
+    return token_response(services, client, sign_in, scope, audience=resources, id_token_claims=claims)
 
 
 def _narrowed(client: Client, form: Form, session: UserSession | SignIn) -> tuple[str, list[str]] | Refusal:
