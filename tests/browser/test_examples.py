@@ -21,7 +21,8 @@ EXAMPLES = ROOT / "docs" / "examples"
 Serve = Callable[..., Awaitable[Program]]
 Start = Callable[..., Awaitable[None]]
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.parametrize("backend", ["postgres"], indirect=True)]
+"""What an application sees does not depend on the database; tests/interop does the same flows on both."""
 
 
 @pytest.fixture

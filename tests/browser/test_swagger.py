@@ -3,11 +3,15 @@
 from collections.abc import Awaitable, Callable
 from urllib.parse import urlsplit
 
+import pytest
 from playwright.async_api import Page, expect
 
 from tests.application import Program
 from tests.browser import people
 from tests.factories import PASSWORD, NewUser
+
+pytestmark = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+"""What a developer has on the first day; tests/test_docs_ui.py runs on both."""
 
 
 async def test_authorize_signs_in_and_try_it_out_answers(
