@@ -43,6 +43,8 @@ class Breaker:
     def __init__(self, dependency: str, max_failures: int, probe_seconds: float) -> None:
         self.dependency = dependency
         self.probe_seconds = probe_seconds
+        self._answered = 0.0
+        """When the newest call began that has been answered (monotonic)."""
         # reset_timeout would let a user's request be the probe; ours runs in the background instead.
         self._breaker = pybreaker.CircuitBreaker(
             fail_max=max_failures, reset_timeout=10**9, name=dependency, listeners=[_Announcer()]
@@ -63,7 +65,8 @@ class Breaker:
         """Let one call through, which ends itself after `seconds`, and count how it ends; StoreUnavailable while open.
 
         Only the exceptions named in `failures` speak against the dependency. Cancellation never does, and a failure
-        that comes later than it can says that this process stood still.
+        that comes later than it can says that this process stood still. What failed that began before something that
+        has been answered since is old news.
         """
         if self.is_open:
             raise StoreUnavailable(self.dependency, "breaker open")
@@ -71,10 +74,11 @@ class Breaker:
         try:
             yield
         except failures:
-            if monotonic() - began < seconds + _STOOD_STILL_SECONDS:
+            if monotonic() - began < seconds + _STOOD_STILL_SECONDS and began >= self._answered:
                 self.failed()
             raise
         else:
+            self._answered = max(self._answered, began)
             self.succeeded()
 
     def failed(self) -> None:

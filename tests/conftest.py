@@ -35,8 +35,8 @@ OWN_SERVERS = {"postgres": "AUTHSERVER_TEST_DATABASE_URL", "redis": "AUTHSERVER_
 
 def pytest_configure(config: pytest.Config) -> None:
     """Note which servers the caller has; no other setting of the caller's may change a test."""
-    # The denylist is watched between tests too: what it measures must not begin in one time and end in another.
-    freezegun.configure(extend_ignore_list=["authserver.tokens.denylist"])
+    # The stores are watched between tests too: what that measures must not begin in one time and end in another.
+    freezegun.configure(extend_ignore_list=["authserver.breaker", "authserver.tokens.denylist"])
     config.stash[SERVERS] = {server: os.environ[name] for server, name in OWN_SERVERS.items() if os.environ.get(name)}
     for name in [name for name in os.environ if name.startswith("AUTHSERVER_")]:
         del os.environ[name]
