@@ -203,8 +203,9 @@ class Database:
             yield
             return
         try:
-            async with asyncio.timeout(self._timeout):
-                await self._only_writer.acquire()
+            with patience.share(self._timeout) as seconds:
+                async with asyncio.timeout(seconds):
+                    await self._only_writer.acquire()
         except TimeoutError:
             raise Busy("too many wait to write") from None
         try:

@@ -15,7 +15,7 @@ from authserver.errors import StoreUnavailable
 
 Answer = TypeVar("Answer")
 
-REQUEST_SECONDS = 1.8
+REQUEST_SECONDS = 1.7
 """The rest is for what waits for no store. Hashing passwords has a queue with a limit of its own."""
 
 

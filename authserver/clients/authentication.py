@@ -3,7 +3,7 @@
 import asyncio
 import base64
 import secrets
-from contextvars import Context
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from time import monotonic
@@ -13,9 +13,10 @@ from cryptography.fernet import Fernet, InvalidToken
 from sqlalchemy import String, bindparam, select
 from sqlalchemy.dialects.postgresql import insert
 
-from authserver import opaque
+from authserver import opaque, patience
 from authserver.clients.models import AuthMethod, Client, UsedAssertion
 from authserver.db import Database, UTCDateTime
+from authserver.gathering import Gathering
 from authserver.recent import Recent
 from authserver.settings import Settings
 from authserver.statement import Statement
@@ -24,6 +25,7 @@ from authserver.text import is_clean
 MAX_ID_CHARACTERS = 64
 SECRET_PREFIX = "authserver_cs_"
 _CACHE_SIZE = 1000
+_AT_ONCE = 100
 _FIND = Statement(select(*Client.__table__.columns).where(Client.id == bindparam("this", type_=String)))
 _USE_ONCE = Statement(
     insert(UsedAssertion)  # SQLite writes ON CONFLICT in the same way
@@ -63,7 +65,7 @@ class Clients:
         self._cache_seconds = settings.client_cache_seconds
         # Only clients that exist are kept, so rubbish cannot push anybody out.
         self._kept: Recent[str, _Kept] = Recent(_CACHE_SIZE)
-        self._asking: dict[str, asyncio.Task[_Kept | None]] = {}
+        self._finding: Gathering[str, _Kept | None] = Gathering(self._find_each, _AT_ONCE)
         self._nobody = self.hash_secret(secrets.token_urlsafe())
 
     def hash_secret(self, secret: str) -> str:
@@ -146,13 +148,13 @@ class Clients:
         return is_right
 
     async def _find_shared(self, client_id: str) -> _Kept | None:
-        """Ask the database once for all requests of a client that was good a moment ago."""
-        asking = self._asking.get(client_id)
-        if asking is None:
-            asking = self._asking[client_id] = asyncio.create_task(self._find(client_id), context=Context())
-            asking.add_done_callback(lambda _: self._asking.pop(client_id).exception())
-        await asyncio.wait([asking])  # who goes away must not take the question with him
-        return asking.result()
+        """Ask the database once for all requests that come at this moment of a client that was good one before."""
+        return await patience.ask(self._finding.ask(client_id))
+
+    async def _find_each(self, client_ids: Sequence[str]) -> Sequence[_Kept | None]:
+        each = list(dict.fromkeys(client_ids))
+        found = dict(zip(each, await asyncio.gather(*map(self._find, each)), strict=True))
+        return [found[client_id] for client_id in client_ids]
 
     async def _find(self, client_id: str) -> _Kept | None:
         asked_at = monotonic()

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from authserver import audit
+from authserver import audit, patience
 from authserver.db import Database
 from authserver.errors import AuthserverError, StoreUnavailable
 from authserver.keys import rotation
@@ -255,7 +255,7 @@ class Keyring:
         """Read again; all who wait share one reading, so rubbish cannot make more than ten of them a second."""
         if self._reload is None or self._reload.done():
             self._reload = asyncio.create_task(self._pause_and_load(), context=Context())
-        await asyncio.shield(self._reload)
+        await patience.ask(asyncio.shield(self._reload))
 
     async def _pause_and_load(self) -> None:
         await asyncio.sleep(self._reload_at - _loop_seconds())

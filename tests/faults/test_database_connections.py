@@ -1,7 +1,9 @@
 """A transaction ends in time, whatever the network or another node does to it."""
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator
+from contextvars import Context
 from time import monotonic
 from uuid import uuid4
 
@@ -10,8 +12,11 @@ from sqlalchemy import text
 from sqlalchemy.engine import make_url
 
 from authserver import patience
+from authserver.clients import registration
+from authserver.clients.authentication import Clients, Credentials
 from authserver.db import Database
-from authserver.errors import StoreUnavailable
+from authserver.errors import Busy, StoreUnavailable
+from authserver.services import Services
 from authserver.settings import Settings
 from authserver.users import finding
 from tests.laboratory.proxy import Proxy
@@ -120,3 +125,58 @@ async def test_a_node_that_stops_in_a_transaction_does_not_keep_its_locks(edge: 
             await asyncio.sleep(0.1)
     await stopped.invalidate()
     await stopped.close()
+
+
+async def test_who_asks_for_a_client_after_a_fault_does_not_hear_of_it(edge: tuple[Database, Proxy]) -> None:
+    """Who came before waits for an answer that is lost; who comes later is not joined to that question."""
+    database, proxy = edge
+    clients = Clients(Settings(_env_file=None, client_cache_seconds=0), database)
+    async with database.write() as tx:
+        client, secret = registration.create(tx, clients, registration.NewClient("one"))
+    asked = Credentials(client.id, secret, "client_secret_basic")
+    assert await clients.authenticate(asked, briefly_cached=True)
+    proxy.swallow()
+    before = asyncio.create_task(clients.authenticate(asked, briefly_cached=True))
+    await asyncio.sleep(0.3)
+    await proxy.mend()
+    after = asyncio.create_task(clients.authenticate(asked, briefly_cached=True))
+    with pytest.raises(StoreUnavailable):
+        await before
+    assert await after
+
+
+async def test_a_request_that_waits_for_its_turn_to_write_has_no_more_time_than_others(databases: Stores) -> None:
+    database = Database(Settings(_env_file=None, database_url=await databases.new_database("sqlite")))
+    writes, is_over = asyncio.Event(), asyncio.Event()
+
+    async def another() -> None:
+        async with database.write():
+            writes.set()
+            await is_over.wait()
+
+    patience.begin_request()
+    await patience.wait(patience.REQUEST_SECONDS - 0.2)
+    writing = asyncio.create_task(another(), context=Context())
+    await writes.wait()
+    began = monotonic()
+    with pytest.raises(Busy):
+        async with database.write():
+            pytest.fail("two write at the same time")
+    assert monotonic() - began < 1.0
+    is_over.set()
+    await writing
+    await database.close()
+
+
+async def test_a_request_does_not_wait_for_the_keys_longer_than_it_may(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_over = asyncio.Event()
+    monkeypatch.setattr(services.keyring, "load", is_over.wait)
+    patience.begin_request()
+    await patience.wait(patience.REQUEST_SECONDS - 0.2)
+    try:
+        with pytest.raises(StoreUnavailable):
+            await asyncio.wait_for(services.keyring.find(secrets.token_urlsafe(32)), FAR_TOO_LONG_SECONDS / 2)
+    finally:
+        is_over.set()
