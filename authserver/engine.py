@@ -70,6 +70,7 @@ def create(settings: Settings) -> AsyncEngine:
         told |= {
             "statement_timeout": milliseconds,
             "lock_timeout": milliseconds,
+            "default_transaction_isolation": ISOLATION.lower(),  # of what goes past SQLAlchemy
             # Longer than any transaction of a node that is alive; a dead one must not keep its locks.
             "idle_in_transaction_session_timeout": str(int(timeout * 1000 * WITH_WAIT * 1.25)),
         }

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from sqlalchemy import QueuePool, String, bindparam, func, select
+from sqlalchemy import QueuePool, String, bindparam, func, select, text
 
 from authserver.clients.models import Client
 from authserver.db import Base, Database
@@ -16,6 +16,7 @@ from authserver.settings import Settings
 from authserver.statement import Statement
 from authserver.users.models import User
 from tests.factories import NewClient, NewUser
+from tests.stores import Stores
 
 FIND = Statement(select(*Client.__table__.columns).where(Client.id == bindparam("this", type_=String)))
 
@@ -132,3 +133,15 @@ async def test_the_quick_way_answers_what_the_orm_answers(
         name: getattr(user_row, name) for name in _names(User)
     }
     assert await narrow.ask(statements.FIND, {"family_hash": "none"}) is None
+
+
+async def test_the_quick_way_has_the_same_isolation_whatever_the_database_s_default(databases: Stores) -> None:
+    url = await databases.new_database("postgres")
+    database = Database(Settings(_env_file=None, database_url=url))
+    async with database.write() as tx:
+        name = await tx.scalar(select(func.current_database()))
+        await tx.execute(text(f"ALTER DATABASE \"{name}\" SET default_transaction_isolation = 'serializable'"))
+    await database.engine.dispose()
+    level = Statement(select(func.current_setting("transaction_isolation").label("level")))
+    assert await database.ask(level, {}) == {"level": "read committed"}
+    await database.close()
