@@ -65,6 +65,7 @@ def alone(name: str) -> ColumnElement[bool]:
 
 
 def _number(name: str) -> ColumnElement[int]:
+    """Return what PostgreSQL knows a lock by; the names are constants of ours."""
     return func.hashtextextended(literal_column(f"'{name}'"), literal_column("0"))
 
 
@@ -270,8 +271,7 @@ class Database:
         """
         if self.is_sqlite:
             return True
-        lock = text("SELECT pg_try_advisory_xact_lock(hashtextextended(:name, 0))")
-        return bool(await tx.scalar(lock, {"name": name}))
+        return bool(await tx.scalar(select(func.pg_try_advisory_xact_lock(_number(name)))))
 
     async def now(self, tx: AsyncSession) -> datetime:
         """Return the database's time, the same for all nodes; on SQLite that is this machine's."""

@@ -48,7 +48,7 @@ def share(seconds: float) -> Iterator[float]:
 
 async def count(answer: Awaitable[Answer]) -> Answer:
     """Wait for what has a limit of its own; the time that it takes is no longer there for the rest of the request."""
-    began = monotonic()
+    began = monotonic()  # `share`, without its generator: each introspection comes this way
     try:
         return await answer
     finally:

@@ -67,7 +67,7 @@ async def share(db: Database, tx: AsyncSession) -> None:
 
 
 async def write_by(db: Database, statement: Statement, values: Mapping[str, Any]) -> Entries:
-    """Run a statement that writes entries on the condition `SHARING`, on PostgreSQL; return what was written.
+    """Run a statement that writes entries on the condition `SHARING`; return state and entries. On PostgreSQL.
 
     It returns one row: `entries` and `forget_at`, two arrays (null if there are none). It is a transaction of its own,
     and the state is read after it: what the statement itself saw may be older than its lock, and so hide a new copy.
@@ -122,7 +122,7 @@ async def count_last(db: Database, tx: AsyncSession) -> int:
 
 
 async def page(db: Database, after: int, until: int, tx: AsyncSession | None = None) -> tuple[dict[str, datetime], int]:
-    """Return some entries after a number, up to another one, and the number that comes with the last; on PostgreSQL."""
+    """Return entries after a number up to another one, and up to which number these are all; on PostgreSQL."""
     rows = await db.ask_all(_PAGE, {"after": after, "until": until}, tx)
     return {row["entry"]: row["forget_at"] for row in rows}, rows[-1]["number"] if len(rows) == _AT_ONCE else until
 

@@ -180,7 +180,7 @@ def _revoke(model: Model, world: World) -> Steps:
                 yield "revoke: Redis first", put(world, world.master, world.master._replace(has_entry=True))
             if not machinery.commits_before_200:
                 yield "revoke: 200 first", world._replace(revoker=writing, is_acknowledged=True)
-    elif world.revoker is not None and not world.is_committed and not is_locked:
+    elif world.revoker is not None and not world.is_committed and not is_locked:  # of the mutant that has read before
         yield "revoke: write and commit", world._replace(is_committed=True)
 
 
