@@ -3,9 +3,11 @@
 import asyncio
 import re
 import resource
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from authserver.serving.answer import Answer
 
 REQUEST_SECONDS = 20
 """A request has so long to arrive, head and body; uvicorn would wait for ever."""
@@ -39,7 +41,7 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for the first request; where there are too many, the one that has waited longest gives way."""
-        super().connection_made(Together(transport, self.loop))  # type: ignore[arg-type]
+        super().connection_made(transport)
         if len(self.connections) > room() and self._waiting:
             next(iter(self._waiting)).give_way()
         self._waiting[self] = None
@@ -72,6 +74,7 @@ class Connection(HttpToolsProtocol):
             raise ValueError(fault)
         self._is_asked = True
         super().on_headers_complete()
+        self.cycle.send = Answer(self.cycle).send  # type: ignore[method-assign]
         if self.is_parting:
             self.cycle.keep_alive = False
 
@@ -129,40 +132,6 @@ class Connection(HttpToolsProtocol):
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
-
-
-class Together:
-    """A transport that sends at once what is written in one turn of the event loop: head and body are one packet.
-
-    uvicorn writes them one after the other, and each would cost a system call of its own.
-    """
-
-    __slots__ = ("_loop", "_parts", "_transport")
-
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        self._transport = transport
-        self._loop = loop
-        self._parts: list[bytes] = []
-
-    def write(self, data: bytes) -> None:
-        """Send it at the end of this turn."""
-        if not self._parts:
-            self._loop.call_soon(self._send)
-        self._parts.append(data)
-
-    def close(self) -> None:
-        """Send what there is, then close."""
-        self._send()
-        self._transport.close()
-
-    def __getattr__(self, name: str) -> Any:
-        """Do everything else as the transport does it."""
-        return getattr(self._transport, name)
-
-    def _send(self) -> None:
-        if self._parts:
-            parts, self._parts = self._parts, []
-            self._transport.write(b"".join(parts))
 
 
 def room() -> int:
