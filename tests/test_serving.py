@@ -336,12 +336,49 @@ async def test_a_request_that_does_not_arrive_is_not_waited_for(bounded: int, be
     writer.close()
 
 
+@pytest.mark.parametrize("pause", [0.0, 0.2], ids=["at once", "later"])
+@pytest.mark.parametrize("beginning", [b"GET / HT", b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nab"])
+async def test_a_second_request_that_does_not_arrive_is_not_waited_for(
+    bounded: int, beginning: bytes, pause: float
+) -> None:
+    reader, writer = await asyncio.open_connection(LOOPBACK, bounded)
+    writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    await asyncio.sleep(pause)
+    writer.write(beginning)
+    assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 204 ")
+    began = time.monotonic()
+    assert await asyncio.wait_for(reader.read(), 5) == b""
+    assert 0.3 < time.monotonic() - began < 3
+    writer.close()
+
+
 async def test_a_connection_may_rest_between_requests(bounded: int) -> None:
     reader, writer = await asyncio.open_connection(LOOPBACK, bounded)
     for _ in range(2):
         writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\na")
         assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 204 ")
         await asyncio.sleep(0.8)
+    writer.close()
+
+
+@pytest.mark.parametrize(
+    ("portions", "status"),
+    [
+        ([b"X-A: " + b"a" * 30_000 + b"\r\n\r\n"], b"204"),
+        ([b"X-A: " + b"a" * 33_000 + b"\r\n\r\n"], b"400"),
+        ([b"X-A: " + b"a" * 16_000, b"a" * 16_000 + b"\r\n\r\n"], b"204"),
+        ([b"X-A: " + b"a" * 20_000, b"a" * 20_000 + b"\r\n\r\n"], b"400"),
+        ([b"X-A: ", *[b"a" * 10_000] * 4], b"400"),
+        ([b"Content-Length: 100000\r\n\r\n" + b"a" * 100_000], b"204"),
+    ],
+    ids=["30 KB", "33 KB", "two halves of 16 KB", "two halves of 20 KB", "without end", "a body of 100 KB"],
+)
+async def test_a_head_has_at_most_32_kib(bounded: int, portions: list[bytes], status: bytes) -> None:
+    reader, writer = await asyncio.open_connection(LOOPBACK, bounded)
+    for portion in (b"POST / HTTP/1.1\r\nHost: x\r\n" + portions[0], *portions[1:]):
+        writer.write(portion)
+        await asyncio.sleep(0.05)
+    assert (await reader.readuntil(b"\r\n")).split()[1] == status
     writer.close()
 
 

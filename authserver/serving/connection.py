@@ -31,7 +31,8 @@ class Connection(HttpToolsProtocol):
     _is_in_head = False
     _is_in_body = False
     _has_begun = False
-    """A request has begun in what is being taken at this moment."""
+    """A request has begun in the portion that is being taken at this moment."""
+    _portion_bytes = 0
     _is_asked = False
     """A request is being answered, or its body awaited."""
     is_parting = False
@@ -55,17 +56,20 @@ class Connection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Take what has arrived, unless it is a head without end."""
         self._has_begun = False
+        self._portion_bytes = len(data)
         super().data_received(data if self._is_in_body else _without_upgrade(data))
-        if self._is_in_head and not self._has_begun and not self.transport.is_closing():
+        if self._has_begun:
+            if self._is_in_head or self._is_in_body:
+                self._wait()
+        elif self._is_in_head and not self.transport.is_closing():
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES:
                 self.send_400_response("The head of the request is too large.")
 
     def on_message_begin(self) -> None:
-        """Begin to wait for the rest of a request."""
+        """Have the beginning of a request."""
         super().on_message_begin()
         self._is_in_head, self._has_begun, self._head_bytes = True, True, 0
-        self._wait()
 
     def on_headers_complete(self) -> None:
         """Have the head; what RFC 9112 says a server must refuse is answered with 400 as if it could not be parsed."""
@@ -115,14 +119,22 @@ class Connection(HttpToolsProtocol):
         version = self.parser.get_http_version()
         if version not in {"1.0", "1.1"}:
             return "not a version that we speak"
-        if sum(len(name) + len(value) for name, value in self.headers) + len(self.url) > MAX_HEAD_BYTES:
+        if self._is_head_large():
             return "too large"
-        hosts = [value for name, value in self.headers if name == b"host"]
-        if len(hosts) > 1 or (version == "1.1" and not hosts):
+        hosts = 0
+        for name, value in self.headers:
+            if name == b"host":
+                hosts += 1
+            elif name == b"transfer-encoding" and value.lower() != b"chunked":
+                return "a transfer coding that we do not know (section 6.1)"
+        if hosts > 1 or (version == "1.1" and not hosts):
             return "not one Host (section 3.2)"
-        if any(name == b"transfer-encoding" and value.lower() != b"chunked" for name, value in self.headers):
-            return "a transfer coding that we do not know (section 6.1)"
         return None
+
+    def _is_head_large(self) -> bool:
+        if self._has_begun and self._portion_bytes <= MAX_HEAD_BYTES:  # it is in this portion, whole
+            return False
+        return sum(len(name) + len(value) for name, value in self.headers) + len(self.url) > MAX_HEAD_BYTES
 
     def _wait(self) -> None:
         self._wait_no_more()
