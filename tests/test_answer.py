@@ -3,11 +3,15 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import uvicorn
 from starlette.types import Message, Receive, Scope, Send
 
+from authserver.serving import connection
+from authserver.serving.answer import Answer
 from authserver.serving.connection import Connection
 from tests.servers import LOOPBACK
 
@@ -25,14 +29,13 @@ def body(content: bytes, more_body: bool = False) -> Message:
 
 
 @asynccontextmanager
-async def serving(answers: Sequence[Message], sent: list[int] | None = None) -> AsyncIterator[int]:
-    """Serve an application that gives whoever asks these messages, and notes when it is rid of them; yield the port."""
+async def serving(answers: Sequence[Message], after: Callable[[uvicorn.Server], object] = id) -> AsyncIterator[int]:
+    """Serve an application that answers with these messages, and then does something; yield the port."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         for message in answers:
             await send(message)
-        if sent is not None:
-            sent.append(len(sent))
+        after(server)
 
     server = uvicorn.Server(uvicorn.Config(app, port=0, http=Connection, lifespan="off", log_config=None))
     serving = asyncio.create_task(server.serve())
@@ -57,7 +60,7 @@ async def ask(port: int, request: bytes = GET) -> tuple[list[bytes], bytes]:
     head = await reader.readuntil(b"\r\n\r\n")
     rest = b""
     try:
-        async with asyncio.timeout(0.2):
+        async with asyncio.timeout(0.3):
             while more := await reader.read(1000):
                 rest += more
             rest += b"<end>"
@@ -71,9 +74,9 @@ async def test_head_and_body_are_one_packet(monkeypatch: pytest.MonkeyPatch) -> 
     packets: list[bytes] = []
     made: Callable[[Connection, asyncio.Transport], None] = Connection.connection_made
 
-    def connection_made(connection: Connection, transport: asyncio.Transport) -> None:
-        made(connection, transport)
-        connection.transport = _Listener(transport, packets)  # type: ignore[assignment]
+    def connection_made(one: Connection, transport: asyncio.Transport) -> None:
+        made(one, transport)
+        one.transport = _Listener(transport, packets)  # type: ignore[assignment]
 
     monkeypatch.setattr(Connection, "connection_made", connection_made)
     async with serving([start(PLAIN), body(b"ok")]) as port:
@@ -165,15 +168,53 @@ async def test_a_body_that_is_not_as_long_as_said_ends_the_connection() -> None:
     assert rest == b"<end>"
 
 
+async def test_answers_of_one_moment_leave_together_and_one_client_who_has_gone_is_left_out() -> None:
+    events: list[str] = []
+
+    def cycle(name: str, *, is_gone: bool = False, keep_alive: bool = True) -> Any:
+        transport = SimpleNamespace(
+            is_closing=lambda: is_gone,
+            write=lambda packet: events.append(f"{name} gets {packet[-2:].decode()}"),
+            close=lambda: events.append(f"{name} ends"),
+        )
+        return SimpleNamespace(
+            transport=transport, flow=SimpleNamespace(write_paused=False), scope={"method": "GET"}, default_headers=[],
+            response_started=False, disconnected=False, keep_alive=keep_alive, message_event=asyncio.Event(), send=None,
+            on_response=lambda: events.append(f"{name} is done"),
+        )  # fmt: skip
+
+    for one in (cycle("A"), cycle("B", is_gone=True), cycle("C", keep_alive=False)):
+        answer = Answer(one)
+        await answer.send(start(PLAIN))
+        await answer.send(body(b"ok"))
+        assert one.response_complete
+    assert events == []
+    await asyncio.sleep(0)
+    assert events == ["A gets ok", "A is done", "B is done", "C gets ok", "C ends", "C is done"]
+
+
+async def test_who_is_told_to_stop_while_an_answer_leaves_ends_its_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "PARTING_SECONDS", 0.1)
+
+    def shut_down(server: uvicorn.Server) -> None:
+        for one in server.server_state.connections:
+            one.shutdown()
+
+    async with serving([start(PLAIN), body(b"ok")], shut_down) as port:
+        lines, rest = await ask(port)
+    assert b"connection: close" not in lines
+    assert rest == b"ok<end>"
+
+
 async def test_who_does_not_read_is_waited_for() -> None:
     size = 8 * 1024 * 1024
     length: Headers = [(b"content-length", b"%d" % size)]
-    sent: list[int] = []
-    async with serving([start(length), body(b"x" * size)], sent) as port:
+    sent: list[uvicorn.Server] = []
+    async with serving([start(length), body(b"x" * size)], sent.append) as port:
         reader, writer = await asyncio.open_connection(LOOPBACK, port)
         writer.write(GET * 3)
         await asyncio.sleep(0.2)
-        assert sent == [0]
+        assert len(sent) == 1
         for _ in range(3):
             assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 OK\r\n")
             assert await reader.readexactly(size) == b"x" * size

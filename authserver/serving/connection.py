@@ -96,6 +96,8 @@ class Connection(HttpToolsProtocol):
         self._is_asked = not self.cycle.response_complete  # the next one may be there already
         if not self._is_asked and not self.transport.is_closing():
             self._waiting[self] = None
+            if self.is_parting:  # the answer was on its way when we were told
+                self.loop.call_later(PARTING_SECONDS, self._part)
 
     def shutdown(self) -> None:
         """Answer what is being asked, or comes within PARTING_SECONDS, with `Connection: close`."""
