@@ -100,7 +100,8 @@ async def read_metrics(request: Request) -> Response:
 
 
 def sample(house: Services) -> None:
-    """Read the gauges of this process."""
+    """Read the gauges of this process, and note what its counters wait for."""
+    metrics.settle()
     metrics.HASHES_QUEUED.set(house.hasher.queued)
     metrics.HASHES_RUNNING.set(house.hasher.running)
     pool = house.db.engine.pool
@@ -119,7 +120,7 @@ def sample(house: Services) -> None:
 
 @asynccontextmanager
 async def sampling(house: Services) -> AsyncIterator[None]:
-    """Read the gauges every second around the block: another worker process may be the one that is asked for them."""
+    """Do that every second around the block: another worker process may be the one that is asked for the metrics."""
     metrics.say_build()
 
     async def sample_on() -> None:
@@ -132,6 +133,7 @@ async def sampling(house: Services) -> AsyncIterator[None]:
         yield
     finally:
         task.cancel()
+        metrics.settle()
 
 
 class _Look:

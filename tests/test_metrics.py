@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from functools import partial
 from typing import Any
 
 import httpx
@@ -129,4 +130,20 @@ def test_methods_that_are_none_count_as_other(method: str) -> None:
     counter = metrics.REQUESTS.labels("a test", "other", "418")
     before = counter._value.get()
     metrics.count_request("a test", method, 418, 0.001)
+    metrics.settle()
     assert counter._value.get() == before + 1
+
+
+def test_what_happens_with_every_request_is_noted_together() -> None:
+    metrics.settle()
+    noted: list[int] = []
+    for number in range(metrics._AT_ONCE - 1):
+        metrics.soon(partial(noted.append, number))
+    assert noted == []
+    metrics.soon(partial(noted.append, metrics._AT_ONCE - 1))
+    assert noted == list(range(metrics._AT_ONCE))
+    metrics.soon(partial(noted.append, -1))
+    metrics.exposition("")  # whoever is asked says what it knows
+    assert noted[-1] == -1
+    metrics.settle()
+    assert len(noted) == metrics._AT_ONCE + 1

@@ -14,7 +14,7 @@ from authserver.sessions import refresh_token
 from authserver.tokens.access_token import Claims
 
 INACTIVE: dict[str, object] = {"active": False}
-_COUNTERS = {outcome: metrics.INTROSPECTIONS.labels("active" if outcome else "inactive") for outcome in (True, False)}
+_COUNT = {outcome: metrics.INTROSPECTIONS.labels("active" if outcome else "inactive").inc for outcome in (True, False)}
 
 
 async def introspect(request: Request) -> Response:
@@ -30,7 +30,7 @@ async def introspect(request: Request) -> Response:
         return errors.missing("token").response()
     look = _refresh_token if token.startswith(refresh_token.PREFIX) else _access_token
     answer = await look(house, who.client, token)
-    _COUNTERS[answer is not INACTIVE].inc()
+    metrics.soon(_COUNT[answer is not INACTIVE])
     return json_response(answer)
 
 

@@ -35,9 +35,7 @@ log = logging.getLogger(__name__)
 
 MARGIN = timedelta(seconds=120)
 """An entry outlives the tokens it covers by the leeway for clocks that differ and a minute."""
-_ANSWERED_BY_REDIS, _ANSWERED_BY_DATABASE = (
-    metrics.DENYLIST_ANSWERS.labels(source) for source in ("redis", "database")
-)
+_COUNT_REDIS, _COUNT_DATABASE = (metrics.DENYLIST_ANSWERS.labels(source).inc for source in ("redis", "database"))
 _DENIED = "denied"
 _AT_ONCE = 100
 """So many revocations share a transaction, and so many checks a look at the database."""
@@ -83,11 +81,11 @@ class Denylist:
             if look is not None:
                 verdict = protocol.judge(entries, look.found, look.run, lease, monotonic())
                 if verdict is Verdict.LIVE or verdict is Verdict.REVOKED:
-                    _ANSWERED_BY_REDIS.inc()
+                    metrics.soon(_COUNT_REDIS)
                     return verdict is Verdict.REVOKED
                 if verdict is Verdict.LOST:
                     self._distrust_soon(lease.state)
-        _ANSWERED_BY_DATABASE.inc()
+        metrics.soon(_COUNT_DATABASE)
         return await self._is_revoked_in_database(entries)
 
     @staticmethod
