@@ -6,7 +6,10 @@ from typing import Any
 
 import httpx
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
+from authserver.oauth import errors, request
 from tests.factories import NewClient, basic
 
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
@@ -217,3 +220,16 @@ async def test_guessing_secrets_is_throttled_and_harms_nobody_else(
     assert_oauth_error(refused, 429, "temporarily_unavailable")
     assert int(refused.headers["retry-after"]) in range(1, 61)
     assert (await client.post("/revoke", data={"token": "x"}, auth=basic(app))).status_code == 200
+
+
+@given(st.lists(st.sampled_from("ab=&;?/ ~\"'\\.").map(str), max_size=30).map("".join))
+@example("&".join(f"{number}=" for number in range(request.MAX_FIELDS)))
+def test_a_plain_form_is_read_as_the_library_reads_it(text: str) -> None:
+    body = text.encode()
+    assert request._plain_pairs(body) == request._encoded_pairs(body)
+
+
+@pytest.mark.parametrize("last", [b"", b"%41=+"], ids=["plain", "encoded"])
+def test_a_form_of_either_kind_has_not_too_many_fields(last: bytes) -> None:
+    assert request.parse_form(b"&" * (request.MAX_FIELDS - 1) + last) == ({"A": " "} if last else {})
+    assert request.parse_form(b"&" * request.MAX_FIELDS + last) == errors.MALFORMED

@@ -77,10 +77,9 @@ async def read_form_bytes(request: Request, head: Head) -> bytes | Refusal:
 
 def parse_form(body: bytes) -> Form | Refusal:
     """Return the parameters of a body of at most `MAX_BYTES`."""
+    is_plain = b"%" not in body and b"+" not in body and not body.translate(None, _PRINTABLE_ASCII)
     try:
-        pairs = parse_qsl(
-            body.decode(), keep_blank_values=True, max_num_fields=MAX_FIELDS, encoding="utf-8", errors="strict"
-        )
+        pairs = _plain_pairs(body) if is_plain else _encoded_pairs(body)
     except ValueError:  # not UTF-8, or too many fields
         return errors.MALFORMED
     form = dict(pairs)
@@ -88,10 +87,23 @@ def parse_form(body: bytes) -> Form | Refusal:
         form, repeated = _joined(pairs)
         if not repeated <= MAY_REPEAT:
             return errors.REPEATED
-    is_plain = b"%" not in body and not body.translate(None, _PRINTABLE_ASCII)
     if not is_plain and not all(is_clean(name) and is_clean(value) for name, value in pairs):
         return errors.MALFORMED
     return {name: value for name, value in form.items() if value}
+
+
+def _encoded_pairs(body: bytes) -> list[tuple[str, str]]:
+    return parse_qsl(
+        body.decode(), keep_blank_values=True, max_num_fields=MAX_FIELDS, encoding="utf-8", errors="strict"
+    )
+
+
+def _plain_pairs(body: bytes) -> list[tuple[str, str]]:
+    """Return the same of a body in which nothing is encoded: a token and what it is."""
+    parts = body.decode("ascii").split("&")
+    if len(parts) > MAX_FIELDS:
+        raise ValueError(len(parts))
+    return [part.partition("=")[::2] for part in parts if part]
 
 
 def _joined(pairs: list[tuple[str, str]]) -> tuple[Form, set[str]]:
