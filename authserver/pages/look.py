@@ -1,17 +1,22 @@
-"""How the pages look: templates, languages, style sheet, logo and colour, all read once when the server starts."""
+"""How the pages look: templates, languages, style sheet, logo and colour, all read once when the server starts.
 
+Our own templates are compiled when they are needed, since that takes longer than all the rest.
+"""
+
+from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import cast
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateSyntaxError
+from jinja2 import ChoiceLoader, DictLoader, Environment, FileSystemLoader, StrictUndefined, TemplateSyntaxError
 from starlette.requests import HTTPConnection
 
 from authserver.pages import colours, language
 from authserver.settings import PICTURES, Settings, SettingsError
 
 _HERE = Path(__file__).parent
+_TEMPLATES = _HERE / "templates"
 MEDIA_TYPES = {".css": "text/css; charset=utf-8", **PICTURES}
 
 
@@ -37,8 +42,10 @@ class Look:
         for file in [file for folder in (_HERE / "assets", *own) for file in sorted(folder.iterdir())]:
             if file.suffix.lower() in MEDIA_TYPES:
                 self._add(file.name, file.read_bytes())
+        owns = FileSystemLoader(own)
+        ours = DictLoader({file.name: file.read_text(encoding="utf-8") for file in _TEMPLATES.iterdir()})
         self.templates = Environment(
-            loader=FileSystemLoader([*own, _HERE / "templates"]),
+            loader=ChoiceLoader([owns, ours]),
             autoescape=True,
             undefined=StrictUndefined,
             trim_blocks=True,
@@ -52,7 +59,7 @@ class Look:
             product=settings.product_name,
             registration_enabled=settings.registration_enabled,
         )
-        self._compile_all()
+        self._compile(name for name in owns.list_templates() if name.endswith(".html"))
 
     def path(self, path: str) -> str:
         """Return what a link to a path of ours says."""
@@ -66,8 +73,8 @@ class Look:
         """Return the file at an address."""
         return self._assets.get(name)
 
-    def _compile_all(self) -> None:
-        for name in self.templates.list_templates(extensions=["html"]):
+    def _compile(self, names: Iterable[str]) -> None:
+        for name in names:
             try:
                 self.templates.get_template(name)
             except TemplateSyntaxError as fault:

@@ -55,7 +55,6 @@ class Workers:
             signal.signal(number, self._stop)
         importlib.import_module("authserver.app")
         metric_files.clear()
-        gc.collect()
         gc.freeze()  # a collection would write to every object, and no page would stay shared
         while not self._is_told_to_stop:
             self._start_missing()
