@@ -33,7 +33,7 @@ async def _access_token(house: Services, client: Client, claims: Claims) -> Refu
     if claims.client_id != client.id:
         return errors.INVALID_GRANT_FOREIGN
     await house.denylist.deny_one(token_entry(claims.jti), claims.expires)
-    metrics.REVOCATIONS.labels("access_token").inc()
+    metrics.soon(lambda: metrics.REVOCATIONS.labels("access_token").inc())
     return None
 
 
@@ -45,5 +45,5 @@ async def _refresh_token(house: Services, client: Client, token: str) -> Refusal
     if found.session.client_id != client.id:
         return errors.INVALID_GRANT_FOREIGN
     await house.sessions.end_found(found, because="revoked")
-    metrics.REVOCATIONS.labels("refresh_token").inc()
+    metrics.soon(lambda: metrics.REVOCATIONS.labels("refresh_token").inc())
     return None

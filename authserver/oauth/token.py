@@ -25,7 +25,7 @@ async def token(request: Request) -> Response:
         return errors.UNSUPPORTED_GRANT_TYPE.response()
     answer = await _granted(house, who, name)
     outcome = answer.error if isinstance(answer, Refusal) else "issued"
-    metrics.GRANTS.labels(name, outcome).inc()
+    metrics.soon(lambda: metrics.GRANTS.labels(name, outcome).inc())
     return answer.response() if isinstance(answer, Refusal) else answer
 
 
