@@ -101,8 +101,19 @@ async def django_oauth_toolkit(stores: Stores, count: int) -> AsyncIterator[list
 def _install(directory: Path) -> None:
     shutil.copytree(_SOURCES, directory, ignore=shutil.ignore_patterns("__pycache__"))
     for command in (
-        [sys.executable, "-m", "venv", ".venv"],
-        [".venv/bin/python", "-m", "pip", "install", "--quiet", "--require-hashes", "-r", "requirements.txt"],
+        [sys.executable, "-m", "venv", "--without-pip", ".venv"],
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "--python",
+            ".venv/bin/python",
+            "install",
+            "--quiet",
+            "--require-hashes",
+            "--requirement",
+            "requirements.txt",
+        ],
     ):
         done = subprocess.run(
             command, cwd=directory, capture_output=True, text=True, timeout=_INSTALL_SECONDS, check=False
