@@ -68,6 +68,7 @@ class Operation:
 
     async def prepared(self, seconds: float) -> Load:
         """Make what is to be sent in so many seconds, and see that the first of it gets a good answer."""
+        await self.site.population.services.keyring.load()  # nobody else does it here, and keys must not be old
         sent = await self.kind.prepare(self.site.population, seconds)
         status, answer = await asyncio.to_thread(load.ask, self.site.node.port, sent.first())
         if isinstance(answer, dict) and answer.get("error") in ("unsupported_grant_type", "unauthorized_client"):
