@@ -40,11 +40,20 @@ def unverified(token: str) -> tuple[dict[str, Any], dict[str, Any]] | None:
     """Return header and payload of what may be a compact JWS, before any key is looked for; nothing is verified."""
     if len(token) > _MAX_CHARACTERS or token.count(".") != 2 or not token.isascii():
         return None
+    first, second, _ = token.split(".")
     try:
-        header, payload = (orjson.loads(opaque.b64decode(part)) for part in token.split(".")[:2])
+        header, payload = _loaded_once(first), _loaded(second)
     except ValueError:
         return None
     return (header, payload) if isinstance(header, dict) and isinstance(payload, dict) else None
+
+
+def _loaded(part: str) -> Any:
+    return orjson.loads(opaque.b64decode(part))
+
+
+_loaded_once = lru_cache(maxsize=64)(_loaded)
+"""All tokens of a key have the same header."""
 
 
 @lru_cache(maxsize=64)

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from contextvars import Context
 from datetime import datetime, timedelta
+from functools import partial
 from time import monotonic
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -161,7 +162,7 @@ class Denylist:
             else:
                 await self._wait_out(state)
                 break
-        metrics.PROPAGATION_SECONDS.observe(monotonic() - started)
+        metrics.soon(partial(metrics.PROPAGATION_SECONDS.observe, monotonic() - started))
 
     async def _add(self, state: State, entries: Mapping[str, datetime]) -> bool:
         """Add to the trusted copy; False when that cannot be shown to have happened."""
@@ -173,7 +174,7 @@ class Denylist:
         except StoreUnavailable as unavailable:
             log.warning("denylist_not_copied", extra={"reason": unavailable.reason})
             is_added = False
-        metrics.DENYLIST_WRITES.labels("written" if is_added else "failed").inc(len(scores))
+        metrics.soon(partial(_count_writes, "written" if is_added else "failed", len(scores)))
         return is_added
 
     async def _wait_out(self, state: State) -> None:
@@ -258,6 +259,10 @@ class Denylist:
         """Close the connection to Redis."""
         if self._copy is not None:
             await self._copy.line.close()
+
+
+def _count_writes(outcome: str, number: int) -> None:
+    metrics.DENYLIST_WRITES.labels(outcome).inc(number)
 
 
 def _entries(jti: str, session_id: str | None) -> list[str]:
