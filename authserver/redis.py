@@ -97,7 +97,6 @@ class Line:
         self._run = ""
         self._lock = asyncio.Lock()
         self._connection: AbstractConnection = pool.make_connection()  # type: ignore[no-untyped-call]
-        self._connection.socket_timeout = None  # for each line that is read; a transaction has it once
 
     async def ask(self, *commands: Command) -> tuple[list[Any], str]:
         """Run a transaction (MULTI) in one round trip; return the answers, as RESP2 has them, and who gave them.
@@ -139,11 +138,10 @@ class Line:
 
     async def _transact(self, *commands: Command) -> list[Any]:
         connection = self._connection
-        async with asyncio.timeout(self._redis.timeout):
-            await connection.send_packed_command(connection.pack_commands((("MULTI",), *commands, ("EXEC",))))
-            for _ in range(len(commands) + 1):
-                await connection.read_response()
-            answers: list[Any] = await connection.read_response()
+        await connection.send_packed_command(connection.pack_commands((("MULTI",), *commands, ("EXEC",))))
+        for _ in range(len(commands) + 1):
+            await connection.read_response()
+        answers: list[Any] = await connection.read_response()
         for answer in answers:
             if isinstance(answer, RedisError):
                 raise answer
