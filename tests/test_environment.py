@@ -58,8 +58,8 @@ def without_pip(place: Path) -> None:
 def run(place: Path, command: str, **variables: str) -> "subprocess.CompletedProcess[str]":
     """Run a command of the shell after scripts/environment, without the system's own Python to choose from."""
     return subprocess.run(
-        ["/bin/sh", "-euc", f". scripts/environment\nSYSTEM_PYTHON=\n{command}", "./scripts/serve"], cwd=place, text=True,
-        env={"PATH": str(place / "bin"), **variables}, capture_output=True, check=False,
+        ["/bin/sh", "-euc", f". scripts/environment\nSYSTEM_PYTHON=\n{command}", "./scripts/serve"],
+        cwd=place, env={"PATH": str(place / "bin"), **variables}, text=True, capture_output=True, check=False,
     )  # fmt: skip
 
 

@@ -57,7 +57,8 @@ class Copy:
     """Asks and fills the set; StoreUnavailable for every fault."""
 
     def __init__(self, redis: Redis) -> None:
-        self.line: Line = redis.line(KEY)
+        self._key = KEY
+        self.line: Line = redis.line(self._key)
         """The one connection that everything goes through."""
         self._adding: Gathering[tuple[str, str, Mapping[str, float]], bool] = Gathering(self._add, _AT_ONCE)
         self._looking: Gathering[Sequence[str], Look] = Gathering(self._look, _AT_ONCE)
@@ -80,12 +81,12 @@ class Copy:
 
     async def _add_to(self, run: str, marker: str, entries: Mapping[str, float]) -> bool:
         arguments = [part for entry, score in entries.items() for part in (entry, str(score))]
-        answers, answered_by = await self.line.ask(("EVAL", _ADD, 1, KEY, run, marker, *arguments))
+        answers, answered_by = await self.line.ask(("EVAL", _ADD, 1, self._key, run, marker, *arguments))
         return bool(answers[0] == 1 and answered_by == run)
 
     async def fill(self, name: str, run: str, entries: Mapping[str, float]) -> None:
         """Add entries to a new set of this name; StoreUnavailable if the process is another one by now."""
-        key = f"{KEY}:{name}"
+        key = f"{self._key}:{name}"
         if entries:
             scores = [part for entry, score in entries.items() for part in (score, entry)]
             _, answered_by = await self.line.ask(("ZADD", key, *scores), ("EXPIRE", key, FILL_SECONDS))
@@ -94,19 +95,19 @@ class Copy:
 
     async def install(self, name: str, run: str, marker: str, count: int) -> bool:
         """Put the new set, which must have so many entries, in the place of the old one, with its marker."""
-        key = f"{KEY}:{name}"
-        answers, answered_by = await self.line.ask(("EVAL", _INSTALL, 2, KEY, key, marker, count))
+        key = f"{self._key}:{name}"
+        answers, answered_by = await self.line.ask(("EVAL", _INSTALL, 2, self._key, key, marker, count))
         return bool(answers[0] == 1 and answered_by == run)
 
     async def forget(self, until: float, at_most: int) -> int:
         """Remove some of the entries that may be forgotten; return how many."""
-        answers, _ = await self.line.ask(("EVAL", _FORGET, 1, KEY, str(until), str(at_most)))
+        answers, _ = await self.line.ask(("EVAL", _FORGET, 1, self._key, str(until), str(at_most)))
         return int(answers[0])
 
     async def _look(self, questions: Sequence[Sequence[str]]) -> Sequence[Look]:
         asked = list({member for members in questions for member in members})
         # The role comes in the same reply: a process that has just been demoted may have lost entries, not the marker.
-        answers, run = await self.line.ask(("ROLE",), ("ZMSCORE", KEY, *asked))
+        answers, run = await self.line.ask(("ROLE",), ("ZMSCORE", self._key, *asked))
         role, scores = answers
         found = frozenset(member for member, score in zip(asked, scores, strict=True) if score is not None)
         return [Look(found, run if role[0] == "master" else "")] * len(questions)
