@@ -68,7 +68,7 @@ def kids(node: Keyring) -> set[str]:
 
 async def test_nodes_that_start_together_have_the_same_first_keys(new_node: NewNode) -> None:
     nodes = [new_node() for _ in range(4)]
-    await asyncio.gather(*(node.load() for node in nodes))
+    await asyncio.gather(*(insisting(node.load) for node in nodes))
     for algorithm in (ES256, RS256):
         assert len({node.signing_key(algorithm).kid for node in nodes}) == 1
     assert {len(kids(node)) for node in nodes} == {2}
@@ -86,18 +86,18 @@ async def insisting(work: Callable[[], Awaitable[None]]) -> None:
 
 async def test_when_the_time_has_come_one_node_rotates(new_node: NewNode) -> None:
     nodes = [new_node() for _ in range(4)]
-    await asyncio.gather(*(node.load() for node in nodes))
+    await asyncio.gather(*(insisting(node.load) for node in nodes))
     before = nodes[0].signing_key().kid
     await let_time_pass(nodes[0], 90 * DAY - timedelta(seconds=400))
-    await asyncio.gather(*(node.load() for node in nodes))
+    await asyncio.gather(*(insisting(node.load) for node in nodes))
     await asyncio.gather(*(insisting(node.rotate_due) for node in nodes))
     assert kids(nodes[0]) == kids(nodes[3])
     assert len(kids(nodes[0])) == 2  # too early by a moment
 
     await let_time_pass(nodes[0], timedelta(seconds=60))
-    await asyncio.gather(*(node.load() for node in nodes))
+    await asyncio.gather(*(insisting(node.load) for node in nodes))
     await asyncio.gather(*(insisting(node.rotate_due) for node in nodes))
-    await asyncio.gather(*(node.load() for node in nodes))
+    await asyncio.gather(*(insisting(node.load) for node in nodes))
     assert all(len(kids(node)) == 4 for node in nodes)  # of each algorithm the old one, and one successor
     assert {node.signing_key().kid for node in nodes} == {before}
     async with nodes[0]._db.read() as tx:
@@ -105,7 +105,7 @@ async def test_when_the_time_has_come_one_node_rotates(new_node: NewNode) -> Non
         assert await tx.scalar(rotated) == 2
 
     await let_time_pass(nodes[0], timedelta(seconds=361))
-    await asyncio.gather(*(node.load() for node in nodes))
+    await asyncio.gather(*(insisting(node.load) for node in nodes))
     [now] = {node.signing_key().kid for node in nodes}
     assert now != before
     assert before in kids(nodes[0])
@@ -142,7 +142,7 @@ async def test_an_installation_from_before_gets_its_rsa_key_announced(new_node: 
 
 async def test_an_algorithm_that_somebody_asks_for_has_one_first_key(new_node: NewNode) -> None:
     nodes = [new_node() for _ in range(3)]
-    await asyncio.gather(*(node.load() for node in nodes))
+    await asyncio.gather(*(insisting(node.load) for node in nodes))
     await asyncio.gather(*(insisting(partial(node.introduce, EDDSA)) for node in nodes))
     assert [key.algorithm for key in nodes[0].published()].count(EDDSA) == 1
     await nodes[0].introduce(EDDSA)
