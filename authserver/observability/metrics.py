@@ -124,8 +124,8 @@ def say_build() -> None:
 def soon(note: Callable[[], object]) -> None:
     """Have something noted that happens with every request, within a second: `metrics.soon(COUNTER.inc)`.
 
-    Many in a row take a third of the time that each takes in the middle of a request. Whoever is killed meanwhile takes
-    with him what he has not noted.
+    Many in a row take less time than each in the middle of its request (402 µs instead of 421 for an introspection).
+    Whoever is killed meanwhile takes with him what he has not noted.
     """
     _waiting.append(note)
     if len(_waiting) >= _AT_ONCE:

@@ -10,12 +10,14 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCy
 _CONTROLS = bytes(sorted({*range(0x20), 0x7F} - {0x09}))
 """What no header may hold (RFC 9110 §5.5): a line end in one would begin another header, or another answer."""
 
+_FOR_UVICORN = frozenset({b"connection", b"transfer-encoding"})
+
 
 class Answer:
     """Takes the place of a cycle's `send` for answers that are there as a whole.
 
-    uvicorn looks at each header by itself and writes head and body one after the other, which takes four times as long.
-    Everything else goes its way: streams, HEAD, a reader that is slow, and whatever is not as it should be.
+    uvicorn looks at each header by itself, and writes head and body one after the other. Everything else goes its way:
+    streams, HEAD, a reader that is slow, and whatever is not as it should be.
     """
 
     __slots__ = ("_cycle", "_send", "_start")
@@ -67,7 +69,7 @@ class Answer:
 
 
 _outgoing: list[tuple[asyncio.Transport, bytes, bool, Callable[..., None]]] = []
-"""The answers of this turn of the event loop: one after the other they take half the time that each takes by itself."""
+"""The answers of this turn of the event loop, of which a process has one; sent in a row they cost less."""
 
 
 def _send_all() -> None:
@@ -79,6 +81,3 @@ def _send_all() -> None:
             if not is_kept:
                 transport.close()
         on_response()
-
-
-_FOR_UVICORN = frozenset({b"connection", b"transfer-encoding"})
