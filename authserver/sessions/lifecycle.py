@@ -31,7 +31,6 @@ from authserver.settings import Settings
 from authserver.statement import Row
 from authserver.tokens import access_token, truth
 from authserver.tokens.denylist import MARGIN, Denylist, session_entry
-from authserver.tokens.truth import Entries
 
 _Rotated = tuple[Row, datetime]
 """What a rotation returned of the session, and when the new access token expires if the session lasts so long."""
@@ -104,7 +103,7 @@ class Sessions:
         self._retry_window = timedelta(seconds=settings.refresh_retry_seconds)
         self._key = opaque.derived_key(settings.secret_key.get_secret_value(), "refresh tokens")
         self._denylist = denylist
-        self._ending: Gathering[tuple[UUID, str], Entries] = Gathering(self._end_together, _AT_ONCE)
+        self._ending: Gathering[tuple[UUID, str], None] = Gathering(self._end_together, _AT_ONCE)
         self._rotating: Gathering[tuple[RefreshToken, str], _Rotated | None] = Gathering(
             self._rotate_together, _AT_ONCE
         )
@@ -348,21 +347,16 @@ class Sessions:
             async with self._denylist.revoking() as tx:
                 await self.end(tx, UserSession.id == session.id, because=because)
             return
-        state, written = await patience.ask(self._ending.ask((session.id, because)))
-        ours = session_entry(session.id)
-        await self._denylist.publish(state, {ours: written[ours]} if ours in written else {})
+        await patience.ask(self._ending.ask((session.id, because)))
         if session.revoked_at is None:
             metrics.SESSIONS_REVOKED.labels(because).inc()
 
-    async def _end_together(self, sessions: Sequence[tuple[UUID, str]]) -> Sequence[Entries]:
-        reasons = {because for _, because in sessions}
-        written = {because: await self._end_now(sessions, because) for because in reasons}
-        return [written[because] for _, because in sessions]
-
-    async def _end_now(self, sessions: Sequence[tuple[UUID, str]], because: str) -> Entries:
-        these = [session_id for session_id, reason in sessions if reason == because]
-        values = {"these": these, "now": clock.now(), "margin": MARGIN, "because": because}
-        return await truth.write_by(self._db, statements.END, values)
+    async def _end_together(self, sessions: Sequence[tuple[UUID, str]]) -> Sequence[None]:
+        for because in {because for _, because in sessions}:
+            these = [session_id for session_id, reason in sessions if reason == because]
+            values = {"these": these, "now": clock.now(), "margin": MARGIN, "because": because}
+            await self._denylist.publish(*await truth.write_by(self._db, statements.END, values))
+        return [None] * len(sessions)
 
     async def end_own(self, tx: AsyncSession, client: Client) -> None:
         """End what a client got for itself (client_credentials), and what it may still get from a node's short memory.

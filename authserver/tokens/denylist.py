@@ -65,7 +65,7 @@ class Denylist:
         self._lease = protocol.NO_LEASE
         self._known = protocol.NO_DISTRUST
         self._finding: Gathering[Sequence[str], Entries] = Gathering(self._find_in_database, _AT_ONCE)
-        self._denying: Gathering[tuple[str, datetime], State] = Gathering(self._deny_together, _AT_ONCE)
+        self._denying: Gathering[tuple[str, datetime], None] = Gathering(self._deny_together, _AT_ONCE)
         self._distrusting: asyncio.Task[None] | None = None
         self._reconciled = 0
         """The number up to which the copy has all entries."""
@@ -142,11 +142,12 @@ class Denylist:
             async with self.revoking() as tx:
                 await self.deny(tx, {entry: last_exp})
         else:
-            state = await patience.ask(self._denying.ask((entry, last_exp + MARGIN)))
-            await self.publish(state, {entry: last_exp + MARGIN})
+            await patience.ask(self._denying.ask((entry, last_exp + MARGIN)))
 
-    async def _deny_together(self, entries: Sequence[tuple[str, datetime]]) -> Sequence[State]:
-        return [await truth.write_now(self._db, dict(entries))] * len(entries)
+    async def _deny_together(self, entries: Sequence[tuple[str, datetime]]) -> Sequence[None]:
+        rows = dict(entries)
+        await self.publish(await truth.write_now(self._db, rows), rows)
+        return [None] * len(entries)
 
     async def publish(self, state: State, entries: Mapping[str, datetime]) -> None:
         """Return when no process believes a copy that lacks these entries, which the database has."""

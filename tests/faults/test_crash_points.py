@@ -43,7 +43,6 @@ STATEMENT_OF_MANY = "authserver.db:Database.ask_all"
 """The same, for several requests."""
 VERIFIED = "after authserver.users.passwords:Hasher.verify"
 ROTATING = "before authserver.sessions.lifecycle:Sessions._rotate_together"
-ASKED = "after authserver.clients.authentication:Clients.authenticate"
 WRITE = "authserver.db:Database.ask_both"
 FILL = "authserver.tokens.copy:Copy.fill"
 ADD = "authserver.tokens.copy:Copy.add"
@@ -57,9 +56,9 @@ POINTS = {
     "rotate, after the commit": f"{ROTATING}, after {STATEMENT_OF_MANY}",
     "revoke, before the commit": f"before {WRITE}",
     "revoke, before the state is read": f"before {WRITE}, after {STATEMENT}",
-    "revoke, before Redis": f"{ASKED}, before {ADD}",
-    "revoke, after Redis": f"{ASKED}, after {ADD}",
-    "revoke, after distrust": f"{ASKED}, after {ADD}, after {COMMIT}",
+    "revoke, before Redis": f"after {WRITE}, before {ADD}",
+    "revoke, after Redis": f"after {WRITE}, after {ADD}",
+    "revoke, after distrust": f"after {WRITE}, after {ADD}, after {COMMIT}",
     "refill, between two pages": f"after {FILL}",
     "refill, before the copy is installed": f"before {INSTALL}",
     "refill, before the state is committed": f"after {INSTALL}",
