@@ -1,5 +1,6 @@
 """scripts/environment: which Python it takes, and how it makes .venv where that one lacks pip."""
 
+import platform
 import shlex
 import subprocess
 import sys
@@ -76,10 +77,13 @@ def test_a_quicker_python_is_taken(place: Path, wheel: Path) -> None:
     assert chosen(place) == "python3.12"
 
 
-def test_of_two_alike_the_first_is_taken(place: Path, wheel: Path) -> None:
-    put(place, "python3", "", "with")
-    put(place, "python3.12", "", "with")
-    assert chosen(place) == "python3"
+@pytest.mark.parametrize(("cost", "taken"), [(76, "python3"), (74, "python3.12")])
+def test_a_later_one_is_taken_if_it_is_quicker_by_a_quarter(place: Path, cost: int, taken: str) -> None:
+    for name, microseconds in (("python3", 100), ("python3.12", cost)):
+        python = place / "bin" / name
+        python.write_text(f"#!/bin/sh\necho fit {microseconds} pip.whl\n")
+        python.chmod(0o755)
+    assert chosen(place) == taken
 
 
 def test_the_one_that_is_named_is_taken_however_slow(place: Path, wheel: Path) -> None:
@@ -120,3 +124,91 @@ def test_what_will_not_do_is_named(place: Path, program: str, says: str) -> None
     refused = run(place, "find_python", PYTHON=str(python))
     assert refused.returncode == 1
     assert refused.stderr.splitlines()[:2] == ["authserver needs Python 3.11, 3.12 or 3.13 with venv.", f"  {says}"]
+
+
+PIP = """\
+echo "$@" >>calls
+case "$*" in
+*" wheel "*) {building}; touch "$workshop/argon2.whl" ;;
+esac
+"""
+"""What stands for .venv's Python: it notes what it is asked to do, and has a wheel made."""
+
+
+def compiled(place: Path, *, building: str = "true", before: str = "", **variables: str) -> tuple[str, list[str]]:
+    """Have argon2 compiled; return what is said, and what .venv's Python was asked to do."""
+    dist_info = place / ".venv/lib/python3.11/site-packages/argon2_cffi_bindings-1.dist-info"
+    dist_info.mkdir(parents=True)
+    (dist_info / "WHEEL").write_text("Tag: cp310-abi3-manylinux_2_28_x86_64\n")
+    (place / "requirements").mkdir()
+    (place / "requirements/runtime.txt").write_text(
+        "anyio==1 \\\n    --hash=sha256:1\n"
+        "argon2-cffi-bindings==2 \\\n    --hash=sha256:2 \\\n    --hash=sha256:3\n"
+        "asyncpg==4\n"
+    )
+    (place / ".venv/bin").mkdir()
+    python = place / ".venv/bin/python"
+    python.write_text("#!/bin/sh\nworkshop=.venv/argon2\n" + PIP.format(building=building))
+    python.chmod(0o755)
+    for tool in ("awk", "grep", "mkdir", "touch"):
+        (place / "bin" / tool).symlink_to(f"/usr/bin/{tool}")
+    done = run(place, f"can_compile() {{ true; }}\n{before}\ncompile_argon2\necho done", **variables)
+    assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
+    calls = place / "calls"
+    return done.stderr, calls.read_text().splitlines() if calls.exists() else []
+
+
+def test_argon2_is_compiled_in_its_locked_version(place: Path) -> None:
+    said, calls = compiled(place)
+    assert said == "Compiling argon2 for this processor: sign-ins take two thirds of the time …\n"
+    assert (place / ".venv/argon2/this.txt").read_text().splitlines() == [
+        "argon2-cffi-bindings==2 \\",
+        "    --hash=sha256:2 \\",
+        "    --hash=sha256:3",
+    ]
+    assert all("--require-hashes" in call for call in calls if " -r " in call)
+    assert calls[-1].startswith("-m pip install")
+    assert calls[-1].endswith("/.venv/argon2/argon2.whl")
+
+
+@pytest.mark.parametrize("building", ["exit 1", "sleep 0; kill -ILL $$"])
+def test_a_compilation_that_fails_leaves_the_ready_made_argon2(place: Path, building: str) -> None:
+    said, calls = compiled(place, building=building)
+    assert "and does not matter: the ready-made one serves." in said
+    assert " wheel " in calls[-1]
+
+
+@pytest.mark.parametrize(
+    ("before", "variables"),
+    [
+        ("is_argon2_compiled() { true; }", {}),
+        ("can_compile() { false; }", {}),
+        ("", {"ARGON2_OPTIMISED": ""}),
+    ],
+)
+def test_argon2_is_left_as_it_is(place: Path, before: str, variables: dict[str, str]) -> None:
+    assert compiled(place, before=before, **variables) == ("", [])
+
+
+@pytest.mark.parametrize(("compiler", "will_do"), [(None, False), ("exit 1", False), ("exit 0", True)])
+def test_argon2_is_compiled_where_there_is_a_compiler_and_avx2(
+    place: Path, compiler: str | None, will_do: bool
+) -> None:
+    (place / "bin/grep").symlink_to("/usr/bin/grep")
+    put(place, "python", "")
+    if compiler is not None:
+        (place / "bin/cc").write_text(f"#!/bin/sh\n{compiler}\n")
+        (place / "bin/cc").chmod(0o755)
+    processor = Path("/proc/cpuinfo")
+    has_avx2 = platform.machine() == "x86_64" and processor.exists() and " avx2 " in processor.read_text()
+    answer = run(place, "VENV=.\nif can_compile; then echo yes; else echo no; fi").stdout
+    assert answer == ("yes\n" if will_do and has_avx2 else "no\n")
+
+
+def test_a_compiled_argon2_is_known_from_a_ready_made_one(place: Path) -> None:
+    (place / "bin/grep").symlink_to("/usr/bin/grep")
+    wheel = place / ".venv/lib/python3.11/site-packages/argon2_cffi_bindings-1.dist-info/WHEEL"
+    wheel.parent.mkdir(parents=True)
+    for tag, is_compiled in (("linux", "yes"), ("manylinux_2_28", "no"), ("musllinux_1_2", "no")):
+        wheel.write_text(f"Tag: cp310-abi3-{tag}_x86_64\n")
+        assert run(place, "if is_argon2_compiled; then echo yes; else echo no; fi").stdout == f"{is_compiled}\n"
