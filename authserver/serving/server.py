@@ -6,13 +6,13 @@ import logging
 import signal
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 import uvicorn
 
 from authserver.serving.connection import Connection
-from authserver.serving.listening import Sockets
+from authserver.serving.listening import Listener, Sockets
 from authserver.settings import SettingsError
 
 log = logging.getLogger(__name__)
@@ -29,14 +29,25 @@ KEEP_ALIVE_SECONDS = 65
 class Server(uvicorn.Server):
     """Tells when it takes requests; a signal that it has obeyed is not raised again (that would be exit status 143)."""
 
-    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        on_ready: Callable[[], None],
+        are_fewer_elsewhere: Callable[[int], bool] = lambda _: False,
+    ) -> None:
         super().__init__(config)
         self._on_ready = on_ready
+        self._are_fewer_elsewhere = are_fewer_elsewhere
+        self._listeners: list[Listener] = []
+        self._beginning: set[asyncio.Task[object]] = set()
+        self._is_closing = False
 
     async def startup(self, sockets: Sockets | None = None) -> None:
         """Start the application, then listen."""
-        await super().startup(sockets)
+        await super().startup([])
         if self.started:
+            for port in sockets or []:
+                self._listeners.append(Listener(port, self.config.backlog, self._begin, self._has_enough))
             gc.freeze()  # without a look at all of it first: what is imported leaves 0.2 MiB of garbage
             gc.set_threshold(_GARBAGE_AFTER)
             gc.enable()
@@ -44,17 +55,25 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: Sockets | None = None) -> None:
         """Listen no more, let those who are connected finish (see Connection), stop the application."""
-        # Closing the port would reset those in its queue, who believe that they are connected and may have asked.
-        queued = [connection for listener in sockets or [] for connection in _accepted(listener)]
-        for server in self.servers:
-            server.close()
-        for connection in queued:
-            await asyncio.get_running_loop().connect_accepted_socket(self._last_connection, connection)
+        self._is_closing = True
+        for listener in self._listeners:
+            listener.close()
+        if self._beginning:
+            await asyncio.wait(self._beginning)
         await super().shutdown(sockets)
 
-    def _last_connection(self) -> Connection:
+    def _has_enough(self) -> bool:
+        return self._are_fewer_elsewhere(len(self.server_state.connections) + len(self._beginning))
+
+    def _begin(self, connection: socket.socket) -> None:
+        work = asyncio.get_running_loop().connect_accepted_socket(self._protocol, connection)
+        task = asyncio.create_task(work)
+        self._beginning.add(task)
+        task.add_done_callback(self._beginning.discard)
+
+    def _protocol(self) -> Connection:
         made = Connection(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
-        made.is_parting = True
+        made.is_parting = self._is_closing
         return made
 
     @contextmanager
@@ -67,14 +86,6 @@ class Server(uvicorn.Server):
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-
-def _accepted(listener: socket.socket) -> Iterator[socket.socket]:
-    """Take all who wait in the queue of a port; another process that listens there may be quicker."""
-    listener.setblocking(False)
-    with suppress(OSError):  # BlockingIOError when the queue is empty, others when no more files may be opened
-        while True:
-            yield listener.accept()[0]
 
 
 def configuration(**more: Any) -> uvicorn.Config:

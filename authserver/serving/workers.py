@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from functools import partial
 from multiprocessing import Pipe
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkProcess
@@ -21,7 +22,7 @@ from socket import socketpair
 from time import monotonic
 
 from authserver.observability import logs, metric_files
-from authserver.serving.listening import Sockets
+from authserver.serving.listening import Seats, Sockets
 from authserver.serving.server import DRAIN_SECONDS, SIGNALS, Server, configuration, run_server
 from authserver.settings import load
 
@@ -39,7 +40,9 @@ class Workers:
         self._count = count
         self._sockets = sockets
         self._on_ready = on_ready
-        self._processes: list[ForkProcess] = []
+        self._seats = Seats(count)
+        self._processes: dict[int, ForkProcess] = {}
+        """By the number of their seat."""
         self._next_start = 0.0
         self._is_ready = self._is_told_to_stop = False
         self._told_ready, self._tell_ready = Pipe(duplex=False)
@@ -60,15 +63,16 @@ class Workers:
             self._start_missing()
             is_full = len(self._processes) == self._count
             pause = None if is_full else max(0.0, self._next_start - monotonic())
-            happened = wait([woken, self._told_ready, *(process.sentinel for process in self._processes)], pause)
+            sentinels = [process.sentinel for process in self._processes.values()]
+            happened = wait([woken, self._told_ready, *sentinels], pause)
             if woken in happened:
                 woken.recv(64)
             if self._told_ready in happened:
                 self._told_ready.recv_bytes()
                 self._announce()
-            dead = [process for process in self._processes if process.sentinel in happened]
-            for process in dead:
-                self._bury(process)
+            dead = [seat for seat, process in self._processes.items() if process.sentinel in happened]
+            for seat in dead:
+                self._bury(self._processes.pop(seat))
             if dead and not self._is_ready:
                 log.critical("workers_cannot_start")
                 self._end_all()
@@ -90,39 +94,39 @@ class Workers:
         # A signal to the whole group (Ctrl-C) waits until the worker knows what to do about it; see Server.
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         try:
-            while len(self._processes) < self._count:
-                process = _forking.Process(target=self._work)
+            for seat in set(range(self._count)) - self._processes.keys():
+                process = _forking.Process(target=self._work, args=(seat,))
                 process.start()
-                self._processes.append(process)
+                self._processes[seat] = process
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         self._next_start = monotonic() + RESTART_PAUSE_SECONDS
 
     def _bury(self, process: ForkProcess) -> None:
         process.join()
-        self._processes.remove(process)
         log.error("worker_died", extra={"worker_pid": process.pid, "exit_status": process.exitcode})
         metric_files.forget_process(process.pid or 0)
 
     def _end_all(self) -> None:
         for listening in self._sockets:
             listening.close()
-        for process in self._processes:
+        for process in self._processes.values():
             process.terminate()
         deadline = monotonic() + DRAIN_SECONDS + 5
-        for process in self._processes:
+        for process in self._processes.values():
             process.join(max(0.0, deadline - monotonic()))
             if process.is_alive():
                 log.error("worker_killed", extra={"worker_pid": process.pid})
                 process.kill()
                 process.join()
 
-    def _work(self) -> None:
+    def _work(self, seat: int) -> None:
         """Be a worker: this runs in the forked process."""
         self._supervising.close()
         logs.configure(load())
         threading.Thread(target=self._follow, name="follow supervisor", daemon=True).start()
-        server = Server(configuration(), lambda: self._tell_ready.send_bytes(b"ready"))
+        fewer = partial(self._seats.are_fewer_elsewhere, seat)
+        server = Server(configuration(), lambda: self._tell_ready.send_bytes(b"ready"), fewer)
         sys.exit(run_server(server, self._sockets))
 
     def _follow(self) -> None:
