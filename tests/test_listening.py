@@ -166,7 +166,7 @@ def test_a_worker_knows_whether_another_has_fewer() -> None:
     assert seats.are_fewer_elsewhere(0, 1)
     assert not seats.are_fewer_elsewhere(1, 0)
     assert seats.are_fewer_elsewhere(1, 5)
-    for seat, connections in enumerate((100, 90, 110)):
+    for seat, connections in enumerate((100, 80, 110)):
         seats.are_fewer_elsewhere(seat, connections)
     assert not seats.are_fewer_elsewhere(0, 100)
     assert seats.are_fewer_elsewhere(2, 110)

@@ -32,9 +32,9 @@ class Seats:
         self._taken = memoryview(mmap.mmap(-1, 4 * workers)).cast("I")
 
     def are_fewer_elsewhere(self, seat: int, connections: int) -> bool:
-        """Note that the worker there has so many, and tell whether another has fewer; by an eighth, if it has many."""
+        """Note that the worker there has so many, and tell whether another has fewer; by a quarter, if it has many."""
         self._taken[seat] = connections
-        return connections - connections // 8 > min(self._taken)
+        return connections - connections // 4 > min(self._taken)
 
 
 class Listener:
