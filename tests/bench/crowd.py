@@ -45,6 +45,15 @@ async def fill(url: str, people: int, revocations: int) -> None:
         await connection.close()
 
 
+async def count_sessions(url: str) -> int:
+    """Return how many sessions there are."""
+    connection = await asyncpg.connect(url)
+    try:
+        return int(await connection.fetchval("SELECT count(*) FROM user_sessions"))
+    finally:
+        await connection.close()
+
+
 async def let_sessions_run_out(url: str) -> None:
     """Make all of the crowd's sessions old enough to be pruned."""
     connection = await asyncpg.connect(url)
