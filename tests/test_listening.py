@@ -188,7 +188,7 @@ async def test_each_worker_has_connections(tmp_path: Path, databases: Stores) ->
         for number in range(12):
             callers.append(socket.create_connection((LOOPBACK, server.port)))
             await until(lambda number=number: sum(counts()) > number)  # type: ignore[misc]
-        assert min(counts()) >= 4, counts()  # six each, if nothing else keeps one from running
+        assert min(counts()) >= 3, counts()  # six each, if nothing else keeps one from running
         for caller in callers:
             caller.close()
         await server.stop()
