@@ -40,9 +40,7 @@ class Seats:
 class Listener:
     """Takes connections from a port for one worker, and leaves those to others that these should have."""
 
-    def __init__(
-        self, port: socket.socket, backlog: int, taken: Taken, has_enough: Callable[[], bool] = lambda: False
-    ) -> None:
+    def __init__(self, port: socket.socket, backlog: int, taken: Taken, has_enough: Callable[[], bool]) -> None:
         self._port = port
         self._taken = taken
         self._has_enough = has_enough
