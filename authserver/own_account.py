@@ -47,7 +47,7 @@ async def change_password(
     hashed = await house.hasher.hash(new)
     async with house.denylist.revoking() as tx:
         owner = await accounts.locked(tx, user.id)
-        if owner is None or not await authentication.admit(tx, verified, to_write=True):
+        if owner is None or not await authentication.admit(house.db, tx, verified, to_write=True):
             raise WrongPassword("The account changed meanwhile. Give the password that you sign in with now.")
         await accounts.set_password(tx, owner, hashed, ip=ip)
         cookie = None
@@ -74,7 +74,7 @@ async def delete(house: Services, user_id: UUID, *, ip: str | None, verified: Ve
     """
     async with house.denylist.revoking() as tx:
         user = await accounts.locked(tx, user_id)
-        if verified is not None and not await authentication.admit(tx, verified, to_write=True):
+        if verified is not None and not await authentication.admit(house.db, tx, verified, to_write=True):
             raise WrongPassword("The account changed meanwhile. Give the password that you sign in with now.")
         if user is not None:
             await house.sessions.end(tx, UserSession.user_id == user.id, because="account deleted")

@@ -12,18 +12,19 @@ from fastapi import FastAPI
 from freezegun import freeze_time
 from sqlalchemy import func, select
 
-from authserver import clock, throttle
+from authserver import clock, own_account, throttle
 from authserver.errors import Busy, StoreUnavailable, TooManyAttempts
 from authserver.redis import Redis
 from authserver.services import Services
 from authserver.settings import Settings
 from authserver.throttle import CLIENT_SECRETS, Throttle, address_key
 from authserver.users import accounts
-from authserver.users.models import AccountAttempts
+from authserver.users.models import AccountAttempts, KnownAddress
 from tests.application import client_of
 from tests.factories import PASSWORD, App, NewClient, NewUser, Person, bearer, sign_in
 from tests.servers import LOOPBACK, free_port
 from tests.test_register import assert_problem, somebody
+from tests.test_token_form import assert_oauth_error
 
 WRONG = "not the right password"
 SURE = {"throttle_enabled": True, "redis_timeout_seconds": 0.15}
@@ -171,10 +172,45 @@ async def test_an_address_is_known_for_thirty_days(app_with: AppWith, new_client
     app, user = await new_client(), await new_user()
     async with client_of(node, an_address()) as home, client_of(node, an_address()) as stranger:
         assert (await sign_in(home, app, user)).status_code == 200
-        for days, status in ((29, 200), (59, 429)):
+        for days, status in ((29, 200), (57, 200), (88, 429)):  # since the last time
             with later(days * 86_400 + days):
                 await guess(stranger, app, user, 11)
                 assert (await sign_in(home, app, user)).status_code == status
+
+
+async def test_an_owner_who_signs_in_gives_strangers_no_more_guesses_at_a_time(
+    app_with: AppWith, new_client: NewClient, new_user: NewUser
+) -> None:
+    node = await app_with(**PATIENT, throttle_account_max_failures=20)
+    app, user = await new_client(), await new_user()
+    async with client_of(node, an_address()) as home, client_of(node, an_address()) as stranger:
+        assert (await sign_in(home, app, user)).status_code == 200
+        await guess(stranger, app, user, 10)
+        assert (await sign_in(home, app, user)).status_code == 200
+        answers = await asyncio.gather(*(sign_in(stranger, app, user, password=WRONG) for _ in range(12)))
+        assert [answer.status_code for answer in answers].count(400) <= 6  # of the sixteen that strangers have
+
+
+async def test_a_right_password_ends_the_wait_that_guesses_beside_it_began(
+    app_with: AppWith, new_client: NewClient, new_user: NewUser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = await app_with(**PATIENT)
+    app, user = await new_client(), await new_user()
+    hasher = node.state.services.hasher
+    verify = hasher.verify
+    async with client_of(node, an_address()) as home, client_of(node, an_address()) as stranger:
+
+        async def verify_while_others_guess(hashed: str | None, password: str) -> bool:
+            with monkeypatch.context() as undone:
+                undone.setattr(hasher, "verify", verify)
+                await guess(stranger, app, user, 11)
+                assert_throttled(await sign_in(stranger, app, user))
+            return await verify(hashed, password)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(hasher, "verify", verify_while_others_guess)
+            assert (await sign_in(home, app, user)).status_code == 200
+        await guess(stranger, app, user, 10)
 
 
 async def test_all_addresses_together_have_no_more_than_the_maximum(
@@ -259,6 +295,25 @@ async def test_many_right_sign_ins_at_a_time_are_no_guesses(
             responses = await asyncio.gather(*(sign_in(client, app, user) for _ in range(8)))
             assert {response.status_code for response in responses} == {200}
         await guess(client, app, user, 10)
+
+
+async def test_an_account_that_ends_while_its_password_is_verified_leaves_nothing_behind(
+    app_with: AppWith, new_client: NewClient, new_user: NewUser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = await app_with(**PATIENT)
+    app, user = await new_client(), await new_user()
+    services: Services = node.state.services
+    verify = services.hasher.verify
+
+    async def verify_while_the_account_ends(hashed: str | None, password: str) -> bool:
+        await own_account.delete(services, user.id, ip=None)
+        return await verify(hashed, password)
+
+    monkeypatch.setattr(services.hasher, "verify", verify_while_the_account_ends)
+    async with client_of(node, an_address()) as client:
+        assert_oauth_error(await sign_in(client, app, user), 400, "invalid_grant")
+    async with services.db.read() as tx:
+        assert await tx.scalar(select(func.count()).where(KnownAddress.user_id == user.id)) == 0
 
 
 async def test_guesses_at_the_current_password_count_like_sign_ins(

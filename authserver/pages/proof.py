@@ -22,7 +22,7 @@ async def accept(request: Request, who: SignedIn | None, verified: VerifiedPassw
     is_other = who is not None and who.user_id != verified.user_id
     requests.note(user_id=str(verified.user_id))
     async with house.denylist.revoking() if is_other else house.db.write() as tx:
-        if not await authentication.admit(tx, verified):
+        if not await authentication.admit(house.db, tx, verified):
             return None
         cookie = None
         if who is not None and not is_other:

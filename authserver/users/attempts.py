@@ -9,21 +9,38 @@ An address from which the user has signed in within 30 days has waits of its own
 strangers cannot use these up. A name that nobody has is counted like any other, so the answers do not tell.
 """
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from math import ceil
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, case, or_, select, update
-from sqlalchemy.dialects.postgresql import insert as postgresql_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlalchemy import (
+    Boolean,
+    ColumnElement,
+    Integer,
+    String,
+    Table,
+    Uuid,
+    and_,
+    bindparam,
+    case,
+    func,
+    literal,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy.dialects.postgresql import insert  # SQLite writes ON CONFLICT in the same way
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from authserver import clock, opaque
+from authserver.db import Database, UTCDateTime
 from authserver.errors import TooManyAttempts
 from authserver.settings import Settings
-from authserver.users.models import AccountAttempts, KnownAddress
+from authserver.statement import Statement
+from authserver.users.models import AccountAttempts, KnownAddress, User
 
 KNOWN_FOR = timedelta(days=30)
 _SETTLED_AFTER = timedelta(minutes=5)
@@ -42,20 +59,115 @@ class Attempt:
     is_known_address: bool
 
 
-async def begin(tx: AsyncSession, settings: Settings, *, user_id: UUID | None, name: str, address: str) -> Attempt:
+def _less(column: Any, number: Any) -> ColumnElement[int]:
+    return case((column > number, column - number), else_=0)
+
+
+_KEY = bindparam("of_key", type_=String)
+_USER, _ADDRESS = bindparam("of_user", type_=Uuid), bindparam("of_address", type_=String)
+_NOW, _NEVER_BLOCKED = bindparam("now", type_=UTCDateTime), literal(_NEVER, UTCDateTime)
+_IS_THE_ADDRESS = and_(
+    KnownAddress.user_id == _USER,
+    KnownAddress.address == _ADDRESS,
+    KnownAddress.last_success_at > bindparam("known_since", type_=UTCDateTime),
+)
+_IS_KNOWN = select(KnownAddress.address).where(_IS_THE_ADDRESS).exists()
+_IS_BLOCKED_THERE = select(KnownAddress.address).where(_IS_THE_ADDRESS, KnownAddress.blocked_until > _NOW).exists()
+
+_LIMIT, _STRANGERS_LIMIT = bindparam("limit", type_=Integer), bindparam("strangers_limit", type_=Integer)
+_BEGINS_ANEW = and_(
+    or_(
+        AccountAttempts.failures >= _STRANGERS_LIMIT,
+        AccountAttempts.updated_at <= bindparam("rested_since", type_=UTCDateTime),
+    ),
+    AccountAttempts.blocked_until <= _NOW,
+)
+# A guess whose outcome was never written (the server died, the database was full) does not count for ever.
+_SO_FAR = case(
+    (AccountAttempts.updated_at <= bindparam("settled_since", type_=UTCDateTime), AccountAttempts.failures),
+    else_=AccountAttempts.attempts,
+)
+_BEGIN = Statement(
+    insert(cast("Table", AccountAttempts.__table__))
+    .from_select(
+        ["key", "attempts", "failures", "blocked_until", "updated_at"],
+        select(_KEY, literal(1), literal(0), _NEVER_BLOCKED, _NOW).where(~_IS_BLOCKED_THERE),
+        include_defaults=False,
+    )
+    .on_conflict_do_update(
+        index_elements=[AccountAttempts.key],
+        set_={
+            "attempts": case((_BEGINS_ANEW, 1), else_=_SO_FAR + 1),
+            "failures": case((_BEGINS_ANEW, 0), else_=AccountAttempts.failures),
+            "updated_at": _NOW,
+        },
+        where=or_(
+            _BEGINS_ANEW,
+            and_(_IS_KNOWN, _SO_FAR < _LIMIT),
+            and_(~_IS_KNOWN, _SO_FAR < _STRANGERS_LIMIT, AccountAttempts.blocked_until <= _NOW),
+        ),
+    )
+    .returning(_IS_KNOWN.label("is_known_address"))
+)
+"""Add one to the account's guesses if there is one left; the database decides between all that try at a time."""
+_BLOCKED_UNTIL = Statement(
+    select(
+        select(KnownAddress.blocked_until).where(_IS_THE_ADDRESS).scalar_subquery().label("there"),
+        select(AccountAttempts.blocked_until).where(AccountAttempts.key == _KEY).scalar_subquery().label("elsewhere"),
+    )
+)
+
+_WAS_KNOWN = bindparam("is_known_address", type_=Boolean)
+# What strangers did stays counted: their guesses do not become free because the owner signs in somewhere else.
+_UNDONE = func.coalesce(select(KnownAddress.failures).where(_IS_THE_ADDRESS).scalar_subquery(), 0)
+_forgive = (
+    update(AccountAttempts)
+    .where(AccountAttempts.key == _KEY)
+    .values(
+        attempts=case((_WAS_KNOWN, _less(AccountAttempts.attempts, _UNDONE + 1)), else_=0),
+        failures=case((_WAS_KNOWN, _less(AccountAttempts.failures, _UNDONE)), else_=0),
+        blocked_until=case((_WAS_KNOWN, AccountAttempts.blocked_until), else_=_NEVER_BLOCKED),
+    )
+    .returning(AccountAttempts.key)
+    .execution_options(synchronize_session=False)
+)
+_fresh = {"failures": 0, "blocked_until": _NEVER_BLOCKED, "last_success_at": _NOW}
+_know = (
+    insert(cast("Table", KnownAddress.__table__))
+    .from_select(
+        ["user_id", "address", *_fresh],
+        # An account that is being deleted is waited for, and then knows no addresses.
+        select(User.id, _ADDRESS, *_fresh.values()).where(User.id == _USER).with_for_update(read=True, key_share=True),
+        include_defaults=False,
+    )
+    .on_conflict_do_update(index_elements=[KnownAddress.user_id, KnownAddress.address], set_=_fresh)
+    .returning(KnownAddress.address)
+)
+_FORGIVE, _KNOW = Statement(_forgive), Statement(_know)
+_SUCCEED = Statement(_forgive.add_cte(_know.cte("known")))
+"""Both at once, on PostgreSQL, where a statement comes to see nothing of what its other half does."""
+
+
+async def begin(db: Database, settings: Settings, *, user_id: UUID | None, name: str, address: str) -> Attempt:
     """Count a guess at an account, or at a folded name that nobody has; TooManyAttempts if it may not be made.
 
     `address` comes from throttle.address_key.
     """
-    now = clock.now()
-    known = await _known(tx, user_id, address, now)
-    attempt = Attempt(_key(user_id, name), user_id, address, known is not None)
-    if known is not None and known.blocked_until > now:
-        raise TooManyAttempts("account", _seconds(known.blocked_until - now))
-    if await _count(tx, settings, attempt, now):
-        return attempt
-    blocked_until = await tx.scalar(select(AccountAttempts.blocked_until).where(AccountAttempts.key == attempt.key))
-    raise TooManyAttempts("account", _seconds((blocked_until or now) - now))
+    now, key = clock.now(), _key(user_id, name)
+    asked = {"of_key": key, **_at(user_id, address, now)}
+    limits = {
+        "limit": settings.throttle_account_max_failures,
+        "strangers_limit": _strangers_limit(settings),
+        "rested_since": now - _lock(settings),
+        "settled_since": now - _SETTLED_AFTER,
+    }
+    counted = await db.ask(_BEGIN, asked | limits)
+    if counted is not None:
+        return Attempt(key, user_id, address, counted["is_known_address"])
+    until = await db.ask(_BLOCKED_UNTIL, asked)
+    assert until
+    blocked_until = until["there"] if until["there"] and until["there"] > now else until["elsewhere"] or now
+    raise TooManyAttempts("account", ceil((blocked_until - now).total_seconds()))
 
 
 async def failed(tx: AsyncSession, settings: Settings, attempt: Attempt | None) -> None:
@@ -83,26 +195,18 @@ async def failed(tx: AsyncSession, settings: Settings, attempt: Attempt | None) 
         await tx.execute(account.values(blocked_until=now + wait))
 
 
-async def succeeded(tx: AsyncSession, attempt: Attempt | None) -> None:
+async def succeeded(db: Database, attempt: Attempt | None, tx: AsyncSession | None = None) -> None:
     """The password was right: forget the guesses from there, and know the address from now on."""
     if attempt is None or attempt.user_id is None:
         return
-    now = clock.now()
-    account = update(AccountAttempts).where(AccountAttempts.key == attempt.key)
-    if attempt.is_known_address:
-        # What strangers did stays counted: their guesses do not become free because the owner signs in somewhere else.
-        known = await _known(tx, attempt.user_id, attempt.address, now)
-        undone = known.failures if known else 0
-        attempts = _less(AccountAttempts.attempts, undone + 1)
-        await tx.execute(account.values(attempts=attempts, failures=_less(AccountAttempts.failures, undone)))
-    else:
-        await tx.execute(account.values(attempts=0, failures=0, blocked_until=_NEVER))
-    fresh = {"failures": 0, "blocked_until": _NEVER, "last_success_at": now}
-    await tx.execute(
-        _insert(tx)(KnownAddress)
-        .values(user_id=attempt.user_id, address=attempt.address, **fresh)
-        .on_conflict_do_update(index_elements=[KnownAddress.user_id, KnownAddress.address], set_=fresh)
-    )
+    values = {"of_key": attempt.key, "is_known_address": attempt.is_known_address}
+    values |= _at(attempt.user_id, attempt.address, clock.now())
+    if not db.is_sqlite:
+        await db.ask(_SUCCEED, values, tx)
+        return
+    async with nullcontext(tx) if tx is not None else db.write() as own:
+        await db.ask(_FORGIVE, values, own)
+        await db.ask(_KNOW, values, own)
 
 
 async def taken_back(tx: AsyncSession, attempt: Attempt | None) -> None:
@@ -120,48 +224,8 @@ async def forget(tx: AsyncSession, user_id: UUID) -> None:
     await tx.execute(update(KnownAddress).where(known).values(failures=0, blocked_until=_NEVER))
 
 
-async def _known(tx: AsyncSession, user_id: UUID | None, address: str, now: datetime) -> KnownAddress | None:
-    """Return the row of an address that is the user's own; asks for nobody's too, which takes as long."""
-    query = select(KnownAddress).where(
-        KnownAddress.user_id == user_id,
-        KnownAddress.address == address,
-        KnownAddress.last_success_at > now - KNOWN_FOR,
-    )
-    return (await tx.scalars(query)).one_or_none()
-
-
-async def _count(tx: AsyncSession, settings: Settings, attempt: Attempt, now: datetime) -> bool:
-    """Add one to the account's guesses if there is one left; the database decides between all that try at a time."""
-    row = AccountAttempts
-    strangers_limit = _strangers_limit(settings)
-    has_rested = or_(row.failures >= strangers_limit, row.updated_at <= now - _lock(settings))
-    begins_anew = has_rested & (row.blocked_until <= now)
-    # A guess whose outcome was never written (the server died, the database was full) does not count for ever.
-    so_far = case((row.updated_at <= now - _SETTLED_AFTER, row.failures), else_=row.attempts)
-    if attempt.is_known_address:
-        may_try = so_far < settings.throttle_account_max_failures
-    else:
-        may_try = (so_far < strangers_limit) & (row.blocked_until <= now)
-    statement = (
-        _insert(tx)(row)
-        .values(key=attempt.key, attempts=1, failures=0, blocked_until=_NEVER, updated_at=now)
-        .on_conflict_do_update(
-            index_elements=[row.key],
-            set_={
-                "attempts": case((begins_anew, 1), else_=so_far + 1),
-                "failures": case((begins_anew, 0), else_=row.failures),
-                "updated_at": now,
-            },
-            where=or_(begins_anew, may_try),
-        )
-        .returning(row.key)
-    )
-    return await tx.scalar(statement) is not None
-
-
-def _insert(tx: AsyncSession) -> Any:
-    """Return the INSERT that knows ON CONFLICT: one for each database, alike in use."""
-    return sqlite_insert if tx.get_bind().dialect.name == "sqlite" else postgresql_insert
+def _at(user_id: UUID | None, address: str, now: datetime) -> dict[str, Any]:
+    return {"of_user": user_id, "of_address": address, "now": now, "known_since": now - KNOWN_FOR}
 
 
 def _key(user_id: UUID | None, name: str) -> str:
@@ -175,10 +239,6 @@ def _strangers_limit(settings: Settings) -> int:
     return limit - min(limit - 1, max(1, limit // 5))
 
 
-def _less(column: Any, number: int) -> ColumnElement[int]:
-    return case((column > number, column - number), else_=0)
-
-
 def _wait(settings: Settings, failures: int, limit: int) -> timedelta:
     if failures >= limit:
         return _lock(settings)
@@ -190,7 +250,3 @@ def _wait(settings: Settings, failures: int, limit: int) -> timedelta:
 
 def _lock(settings: Settings) -> timedelta:
     return timedelta(seconds=settings.throttle_account_lock_seconds)
-
-
-def _seconds(wait: timedelta) -> int:
-    return ceil(wait.total_seconds())

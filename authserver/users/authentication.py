@@ -33,11 +33,6 @@ class VerifiedPassword:
     """The same password under today's parameters, if it was stored under others."""
     attempt: Attempt | None
 
-    @property
-    def leaves_work(self) -> bool:
-        """Tell whether `settle` has something to write."""
-        return self.new_hash is not None or self.attempt is not None
-
 
 async def verify_password(
     db: Database,
@@ -86,7 +81,7 @@ async def confirm_password(
     return verified
 
 
-async def admit(tx: AsyncSession, verified: VerifiedPassword, *, to_write: bool = False) -> bool:
+async def admit(db: Database, tx: AsyncSession, verified: VerifiedPassword, *, to_write: bool = False) -> bool:
     """Tell whether the verified password still is the user's, in the transaction that starts what it is for.
 
     The user's row stays locked until its end, so a password change or a disabling comes before it, and is seen, or
@@ -99,17 +94,18 @@ async def admit(tx: AsyncSession, verified: VerifiedPassword, *, to_write: bool 
     user = (await tx.execute(query)).one_or_none()
     if user is None or not user.is_active or user.generation != verified.generation:
         return False
-    await settle(tx, verified)
+    await settle(db, verified, tx)
     return True
 
 
-async def settle(tx: AsyncSession, verified: VerifiedPassword) -> None:
+async def settle(db: Database, verified: VerifiedPassword, tx: AsyncSession | None = None) -> None:
     """Write down that the password was right: forget the guesses before it, renew its hash if it must be."""
     if verified.new_hash is not None:
         is_same = (User.id == verified.user_id) & (User.generation == verified.generation)
         change = update(User).where(is_same)
-        await tx.execute(change.values(hashed_password=verified.new_hash, updated_at=User.updated_at))
-    await attempts.succeeded(tx, verified.attempt)
+        async with nullcontext(tx) if tx is not None else db.write() as own:
+            await own.execute(change.values(hashed_password=verified.new_hash, updated_at=User.updated_at))
+    await attempts.succeeded(db, verified.attempt, tx)
 
 
 async def _verify(
@@ -122,12 +118,11 @@ async def _verify(
     address: str,
 ) -> VerifiedPassword | None:
     hasher.check_room()
+    user = await (finding.by_id(db, who) if isinstance(who, UUID) else finding.by_name(db, who))
     attempt = None
-    async with db.write() if settings.throttle_enabled else nullcontext() as tx:
-        user = await (finding.by_id(db, who, tx) if isinstance(who, UUID) else finding.by_name(db, who, tx))
-        if tx is not None:
-            user_id, name = user.id if user else None, text.fold(str(who))
-            attempt = await attempts.begin(tx, settings, user_id=user_id, name=name, address=address)
+    if settings.throttle_enabled:
+        user_id, name = user.id if user else None, text.fold(str(who))
+        attempt = await attempts.begin(db, settings, user_id=user_id, name=name, address=address)
     # No connection is held while hashing.
     try:
         is_right = await hasher.verify(user.hashed_password if user else None, password)

@@ -1,7 +1,5 @@
 """Resource owner password credentials (RFC 6749 §4.3): fenced in as docs/standards.md says, opt-in for each client."""
 
-from contextlib import nullcontext
-
 from starlette.responses import Response
 
 from authserver.oauth import audience, errors, scopes
@@ -36,22 +34,19 @@ async def password(services: Services, asked: Asked) -> Response | Refusal:
     if verified is None:
         return errors.INVALID_GRANT_PASSWORD
 
-    async with services.db.write() if verified.leaves_work else nullcontext() as tx:
-        if tx is not None:
-            await authentication.settle(tx, verified)
-        sign_in = await services.sessions.start(
-            user_id=verified.user_id,
-            username=verified.username,
-            generation=verified.generation,
-            client_id=client.id,
-            grant="password",
-            scope=scope,
-            refreshable="refresh_token" in client.grants,
-            ip=asked.ip,
-            user_agent=asked.user_agent,
-            audience=resources if "resource" in form else None,
-            tx=tx,
-        )
+    await authentication.settle(services.db, verified)
+    sign_in = await services.sessions.start(
+        user_id=verified.user_id,
+        username=verified.username,
+        generation=verified.generation,
+        client_id=client.id,
+        grant="password",
+        scope=scope,
+        refreshable="refresh_token" in client.grants,
+        ip=asked.ip,
+        user_agent=asked.user_agent,
+        audience=resources if "resource" in form else None,
+    )
     if sign_in is None:
         if not await services.clients.is_active(client.id):
             return errors.INVALID_CLIENT.because("the client was switched off while the password was verified")
