@@ -196,8 +196,8 @@ async def test_a_right_password_ends_the_wait_that_guesses_beside_it_began(
 ) -> None:
     node = await app_with(**PATIENT)
     app, user = await new_client(), await new_user()
-    hasher = node.state.services.hasher
-    verify = hasher.verify
+    services: Services = node.state.services
+    hasher, verify = services.hasher, services.hasher.verify
     async with client_of(node, an_address()) as home, client_of(node, an_address()) as stranger:
 
         async def verify_while_others_guess(hashed: str | None, password: str) -> bool:
