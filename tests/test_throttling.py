@@ -18,7 +18,7 @@ from authserver.redis import Redis
 from authserver.services import Services
 from authserver.settings import Settings
 from authserver.throttle import CLIENT_SECRETS, Throttle, address_key
-from authserver.users import accounts
+from authserver.users import accounts, attempts
 from authserver.users.models import AccountAttempts, KnownAddress
 from tests.application import client_of
 from tests.factories import PASSWORD, App, NewClient, NewUser, Person, bearer, sign_in
@@ -189,6 +189,21 @@ async def test_an_owner_who_signs_in_gives_strangers_no_more_guesses_at_a_time(
         assert (await sign_in(home, app, user)).status_code == 200
         answers = await asyncio.gather(*(sign_in(stranger, app, user, password=WRONG) for _ in range(12)))
         assert [answer.status_code for answer in answers].count(400) <= 6  # of the sixteen that strangers have
+
+
+async def test_a_sign_in_and_a_password_change_do_not_wait_for_each_other_in_a_circle(
+    app_with: AppWith, new_client: NewClient, new_user: NewUser
+) -> None:
+    node = await app_with(**PATIENT)
+    app, user = await new_client(), await new_user()
+    services: Services = node.state.services
+    async with client_of(node, an_address()) as client:
+        async with services.db.write() as tx:
+            await accounts.locked(tx, user.id)
+            signing_in = asyncio.create_task(sign_in(client, app, user))
+            await asyncio.sleep(0.3)
+            await attempts.forget(tx, user.id)
+        assert (await signing_in).status_code == 200
 
 
 async def test_a_right_password_ends_the_wait_that_guesses_beside_it_began(

@@ -120,9 +120,11 @@ _BLOCKED_UNTIL = Statement(
 _WAS_KNOWN = bindparam("is_known_address", type_=Boolean)
 # What strangers did stays counted: their guesses do not become free because the owner signs in somewhere else.
 _UNDONE = func.coalesce(select(KnownAddress.failures).where(_IS_THE_ADDRESS).scalar_subquery(), 0)
+# First of all the user's row: an account that is being changed or deleted is waited for, and not in a circle.
+_owner = select(User.id).where(User.id == _USER).with_for_update(read=True, key_share=True).cte("owner")
 _forgive = (
     update(AccountAttempts)
-    .where(AccountAttempts.key == _KEY)
+    .where(AccountAttempts.key == _KEY, select(_owner.c.id).exists())
     .values(
         attempts=case((_WAS_KNOWN, _less(AccountAttempts.attempts, _UNDONE + 1)), else_=0),
         failures=case((_WAS_KNOWN, _less(AccountAttempts.failures, _UNDONE)), else_=0),
@@ -136,8 +138,7 @@ _know = (
     insert(cast("Table", KnownAddress.__table__))
     .from_select(
         ["user_id", "address", *_fresh],
-        # An account that is being deleted is waited for, and then knows no addresses.
-        select(User.id, _ADDRESS, *_fresh.values()).where(User.id == _USER).with_for_update(read=True, key_share=True),
+        select(_owner.c.id, _ADDRESS, *_fresh.values()).where(_owner.c.id == _USER),
         include_defaults=False,
     )
     .on_conflict_do_update(index_elements=[KnownAddress.user_id, KnownAddress.address], set_=_fresh)
