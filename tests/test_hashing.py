@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from functools import partial
@@ -75,6 +76,62 @@ async def test_a_caller_who_gives_up_leaves_no_slot_taken(slow: Hasher) -> None:
             while slow.running or slow.queued:  # noqa: ASYNC110 - nobody is told
                 await asyncio.sleep(0.01)
     assert await slow.hash(PASSWORD)
+
+
+@pytest.fixture
+async def held() -> AsyncIterator[tuple[list[asyncio.Task[None]], list[threading.Event]]]:
+    """Nine hashes for one thread, each done when its event says so."""
+    hasher = hasher_with(argon2_threads=1, argon2_queue=20)
+    events = [threading.Event() for _ in range(9)]
+
+    def work(event: threading.Event) -> None:
+        assert event.wait(10)
+
+    tasks = [asyncio.create_task(hasher._in_thread(partial(work, event))) for event in events]
+    await asyncio.sleep(0)
+    yield tasks, events
+    for event in events:
+        event.set()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    hasher.close()
+
+
+async def test_those_who_wait_for_each_other_are_answered_together(
+    held: tuple[list[asyncio.Task[None]], list[threading.Event]],
+) -> None:
+    tasks, events = held
+    answered = []
+    for event in events:
+        event.set()
+        await asyncio.sleep(0.05)
+        answered.append([task.done() for task in tasks].count(True))
+    # The last ones, for whom nobody waits, are answered each at once.
+    assert answered == [0, 0, 0, 4, 4, 6, 7, 8, 9]
+
+
+async def test_nobody_waits_for_those_who_have_gone(
+    held: tuple[list[asyncio.Task[None]], list[threading.Event]],
+) -> None:
+    tasks, events = held
+    for event in events[:2]:
+        event.set()
+    await asyncio.sleep(0.05)
+    assert not tasks[1].done()
+    tasks[0].cancel()  # its hash is there, and is held back
+    for task in tasks[4:]:
+        task.cancel()
+    await asyncio.sleep(0.05)
+    assert [task.done() for task in tasks[:4]] == [True, True, False, False]
+    assert (tasks[0].cancelled(), tasks[1].cancelled()) == (True, False)
+
+
+async def test_whoever_waits_when_it_closes_is_not_left_waiting(slow: Hasher) -> None:
+    waiting = [asyncio.create_task(slow.hash(PASSWORD)) for _ in range(3)]
+    await asyncio.sleep(0.05)
+    slow.close()
+    first, *others = await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), 10)
+    assert isinstance(first, str)
+    assert [type(other) for other in others] == [asyncio.CancelledError] * 2
 
 
 async def test_the_event_loop_goes_on_while_hashing(slow: Hasher) -> None:

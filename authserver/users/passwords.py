@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import argon2
 from argon2.exceptions import HashingError, InvalidHashError, VerificationError, VerifyMismatchError
@@ -24,6 +24,9 @@ log = logging.getLogger(__name__)
 
 Answer = TypeVar("Answer")
 _SALT_BYTES, _HASH_BYTES = 16, 32
+_TOGETHER = 4
+"""So many are answered together when that many more wait: what follows a hash is done in a row for all of them, while
+its code is in the processor's caches, from which each hash drives it out."""
 _NICENESS = 10
 """Of the threads that hash (nice(2)): a tenth of a core when there is something else to do."""
 
@@ -47,6 +50,7 @@ class Hasher:
         self._executor = ThreadPoolExecutor(self._threads, thread_name_prefix="argon2", initializer=_step_back)
         self._lock = threading.Lock()
         self._admitted = 0
+        self._finished: list[tuple[asyncio.Future[Any], Future[Any]]] = []
         self._seconds = 0.0
 
         self.running = 0
@@ -90,10 +94,13 @@ class Hasher:
         self.check_room()
         with self._lock:
             self._admitted += 1
+        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         future = self._executor.submit(self._timed, work)
-        # Runs too when the caller gives up: at once if the work has not begun, else when it is done.
-        future.add_done_callback(self._release)
-        return await asyncio.wrap_future(future)
+        future.add_done_callback(partial(self._release, answer))
+        try:
+            return await answer
+        finally:
+            future.cancel()  # the caller may have given up; what has begun goes on to its end
 
     def _timed(self, work: Callable[[], Answer]) -> Answer:
         with self._lock:
@@ -110,9 +117,27 @@ class Hasher:
                 self.running -= 1
                 self._seconds = seconds / self._threads
 
-    def _release(self, _future: Future[Answer]) -> None:
+    def _release(self, answer: asyncio.Future[Answer], future: Future[Answer]) -> None:
+        """Make room for another one; in whichever thread has finished it or given it up."""
         with self._lock:
             self._admitted -= 1
+            self._finished.append((answer, future))
+            is_time = self.queued < _TOGETHER or len(self._finished) >= _TOGETHER
+        if is_time and not answer.get_loop().is_closed():
+            answer.get_loop().call_soon_threadsafe(self._answer)
+
+    def _answer(self) -> None:
+        with self._lock:
+            finished, self._finished = self._finished, []
+        for answer, future in finished:
+            if answer.done():  # the caller has given up
+                continue
+            if future.cancelled():  # the hasher was closed
+                answer.cancel()
+            elif problem := future.exception():
+                answer.set_exception(problem)
+            else:
+                answer.set_result(future.result())
 
     def _verify(self, hashed: str | None, password: bytes) -> bool:
         try:
