@@ -251,6 +251,8 @@ KINDS = {
     "jwks": Kind("JWKS", _document("/.well-known/jwks.json"), _has(200)),
     "metadata": Kind("metadata", _document("/.well-known/openid-configuration"), _has(200)),
     "password": Kind("password grant", _password, _ISSUED),
+    "password-throttled": Kind("password grant, guesses counted", _password, _ISSUED),
     "register": Kind("register", _register, _has(201)),
 }
 WITHOUT_REDIS = "introspect-no-redis"
+THROTTLED = "password-throttled"

@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
+from typing import Any
 
 from tests.bench import contest, report, site
 from tests.bench.contest import Contestant, Sample, median
 from tests.bench.limits import limits
-from tests.bench.operations import KINDS, WITHOUT_REDIS, Operation, supported
+from tests.bench.operations import KINDS, THROTTLED, WITHOUT_REDIS, Operation, supported
 from tests.bench.picture import Dots, picture
 from tests.bench.report import Options, Outcome
 from tests.bench.servers import Stores, both_stores
@@ -40,14 +41,16 @@ def _microseconds(
 
 async def _operations(stack: AsyncExitStack, stores: Stores, names: Sequence[str], options: Options) -> list[Operation]:
     """Start the servers that these operations need."""
+    servers: dict[str, dict[str, Any]] = {
+        "usual": {},
+        WITHOUT_REDIS: {"redis_url": f"redis://{LOOPBACK}:{free_port()}/0"},  # nobody is there
+        THROTTLED: {"throttle_enabled": True},
+    }
     operations = []
-    if usual := [name for name in names if name != WITHOUT_REDIS]:
-        place = await stack.enter_async_context(site.opened(stores, "usual", workers=options.workers))
-        operations += await supported(place, usual, options.say)
-    if WITHOUT_REDIS in names:
-        nobody = f"redis://{LOOPBACK}:{free_port()}/0"
-        place = await stack.enter_async_context(
-            site.opened(stores, "without_redis", workers=options.workers, redis_url=nobody)
-        )
-        operations += await supported(place, [WITHOUT_REDIS], options.say)
+    for server, changes in servers.items():
+        there = [name for name in names if name == server or (server == "usual" and name not in servers)]
+        if there:
+            database = server.replace("-", "_")
+            place = await stack.enter_async_context(site.opened(stores, database, workers=options.workers, **changes))
+            operations += await supported(place, there, options.say)
     return operations
