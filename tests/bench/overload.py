@@ -1,5 +1,6 @@
 """Three times as much as the server can do, for a while: what still gets done, how the rest ends, and what is left."""
 
+import statistics
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -24,8 +25,8 @@ _RECOVERED = 3.0
 @dataclass(frozen=True)
 class _Run:
     title: str
-    capacity: float
-    """Good answers a second, as wrk gets them."""
+    capacity: tuple[float, float]
+    """Good answers a second, as wrk gets them, before and after: the machine may have become slower meanwhile."""
     before: Paced
     overload: Paced
     after: Paced
@@ -58,7 +59,9 @@ async def _overloaded(pool: ProcessPoolExecutor, operation: Operation, options: 
         plan = await _plan(operation, capacity * _TIMES_CAPACITY, options.seconds * _LONGER)
         overload = await pace.follow(pool, plan)
     after = await pace.follow(pool, await _plan(operation, capacity * _CALM_SHARE, options.seconds * 2))
-    return _Run(operation.title, capacity, before, overload, after, (before_mib, peak[0], resident_mib(workers)))
+    after_mib = resident_mib(workers)
+    both = capacity, (await operation.measure(options.seconds)).per_second
+    return _Run(operation.title, both, before, overload, after, (before_mib, peak[0], after_mib))
 
 
 async def _plan(operation: Operation, per_second: float, seconds: float) -> Plan:
@@ -70,17 +73,21 @@ def _figures(run: _Run) -> dict[str, tuple[str, str]]:
     """Return what was measured and what it should be, by what it is."""
     good = run.overload.having(200)
     lasted = max((answer.at + answer.seconds for answer in run.overload.answers), default=1.0)
-    goodput = len(good) / lasted / run.capacity
+    goodput = len(good) / lasted / statistics.mean(run.capacity)
     refused = run.overload.having(429, 503)
     before, most, after = run.mib
     return {
-        "capacity, per second": (f"{run.capacity:,.0f}", ""),
-        "goodput": (f"{goodput:.0%}", "≥ 80 % of capacity"),
+        "capacity before, after": ("{:,.0f}, {:,.0f} a second".format(*run.capacity), ""),
+        "goodput": (f"{goodput:.0%}", "≥ 80 % of their mean"),
         "p50 of the good": (f"{percentile(good, 50):,.0f} ms", ""),
         "p99 of the good": (f"{percentile(good, 99):,.0f} ms", ""),
         "ended": (pace.ends(run.overload.answers), "200, 503, or the caller's own pool was empty"),
         "p99 of the refused": (f"{percentile(refused, 99):,.0f} ms" if refused else "–", "fast"),
         "recovered after": (_recovery(run), "≤ 5 s"),
+        "p99 before, after": (
+            f"{percentile(run.before.having(200), 99):,.0f}, {percentile(run.after.having(200), 99):,.0f} ms",
+            "",
+        ),
         "memory before, most, after": (f"{before:.0f}, {most:.0f}, {after:.0f} MiB", "does not grow"),
         "generator": (f"{run.overload.processor_share:.0%} of a core", ""),
     }
