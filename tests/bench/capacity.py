@@ -14,11 +14,11 @@ from authserver.tokens.copy import KEY
 from authserver.tokens.denylist import MARGIN
 from tests.bench import contest, crowd, report, site
 from tests.bench.contest import Sample, median
-from tests.bench.operations import KINDS, Operation
+from tests.bench.operations import KINDS, THROTTLED, Operation
 from tests.bench.report import Options, Outcome
 from tests.bench.servers import both_stores
 
-_NAMES = ("introspect", "refresh", "revoke", "password")
+_NAMES = ("introspect", "refresh", "revoke", THROTTLED)
 _PEOPLE = 100_000
 _TABLES = ("users", "user_sessions", "denylist_entries")
 _BUSY = 0.6
@@ -47,7 +47,9 @@ async def capacity(options: Options) -> Outcome:
         options.say("filling a database, starting authserver …")
         stores = await stack.enter_async_context(both_stores())
         fill = partial(crowd.fill, people=_PEOPLE, revocations=_PEOPLE)
-        place = await stack.enter_async_context(site.opened(stores, "capacity", workers=options.workers, fill=fill))
+        place = await stack.enter_async_context(
+            site.opened(stores, "capacity", workers=options.workers, fill=fill, throttle_enabled=True)
+        )
         room = await _bytes_a_row(stores.postgres.plain_url("capacity"))
         room["Redis"] = await _bytes_an_entry(stores.valkey.url())
         operations = [Operation(name, KINDS[name], place) for name in _NAMES]
@@ -79,7 +81,7 @@ def _arithmetic(costs: Mapping[str, Sample], room: Mapping[str, float], settings
     for demand in _DEMANDS:
         refreshes = demand.sign_ins * _STAY_SECONDS / settings.access_token_seconds
         rates = {"introspect": demand.introspections, "refresh": refreshes, "revoke": demand.sign_ins,
-                 "password": demand.sign_ins}  # fmt: skip
+                 THROTTLED: demand.sign_ins}  # fmt: skip
         cores = sum(rate * costs[name].server_us for name, rate in rates.items()) / 1e6 / _BUSY
         store_cores = sum(rate * (costs[name].stores_us or 0) for name, rate in rates.items()) / 1e6 / _BUSY
         nodes = max(2, math.ceil(cores / _CORES) + 1)
