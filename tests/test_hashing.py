@@ -20,6 +20,7 @@ from sqlalchemy import select, update
 from authserver.errors import Busy
 from authserver.services import Services
 from authserver.settings import Settings
+from authserver.users import passwords
 from authserver.users.models import User
 from authserver.users.passwords import Hasher
 from tests.application import client_of
@@ -78,51 +79,64 @@ async def test_a_caller_who_gives_up_leaves_no_slot_taken(slow: Hasher) -> None:
     assert await slow.hash(PASSWORD)
 
 
-@pytest.fixture
-async def held() -> AsyncIterator[tuple[list[asyncio.Task[None]], list[threading.Event]]]:
+class Held:
     """Nine hashes for one thread, each done when its event says so."""
+
+    def __init__(self, hasher: Hasher) -> None:
+        def work(event: threading.Event) -> None:
+            assert event.wait(10)
+
+        self.hasher = hasher
+        self.events = [threading.Event() for _ in range(9)]
+        self.tasks = [asyncio.create_task(hasher._in_thread(partial(work, event))) for event in self.events]
+
+    def answered(self) -> int:
+        return [task.done() for task in self.tasks].count(True)
+
+    async def until(self, waiting: int, answered: int) -> None:
+        async with asyncio.timeout(10):
+            while self.hasher._admitted > waiting or self.answered() < answered:  # noqa: ASYNC110 - nobody is told
+                await asyncio.sleep(0.001)
+
+
+@pytest.fixture
+async def held(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Held]:
+    monkeypatch.setattr(passwords, "_LONG_SECONDS", 10)
     hasher = hasher_with(argon2_threads=1, argon2_queue=20)
-    events = [threading.Event() for _ in range(9)]
-
-    def work(event: threading.Event) -> None:
-        assert event.wait(10)
-
-    tasks = [asyncio.create_task(hasher._in_thread(partial(work, event))) for event in events]
+    held = Held(hasher)
     await asyncio.sleep(0)
-    yield tasks, events
-    for event in events:
+    yield held
+    for event in held.events:
         event.set()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    await asyncio.gather(*held.tasks, return_exceptions=True)
     hasher.close()
 
 
-async def test_those_who_wait_for_each_other_are_answered_together(
-    held: tuple[list[asyncio.Task[None]], list[threading.Event]],
-) -> None:
-    tasks, events = held
-    answered = []
-    for event in events:
-        event.set()
-        await asyncio.sleep(0.05)
-        answered.append([task.done() for task in tasks].count(True))
-    # The last ones, for whom nobody waits, are answered each at once.
-    assert answered == [0, 0, 0, 4, 4, 6, 7, 8, 9]
+async def test_those_who_wait_for_each_other_are_answered_together(held: Held) -> None:
+    # The last ones, behind whom few wait, are answered each at once.
+    for waiting, answered in zip(range(8, -1, -1), (0, 0, 0, 4, 4, 6, 7, 8, 9), strict=True):
+        held.events[8 - waiting].set()
+        await held.until(waiting, answered)
+        assert held.answered() == answered
 
 
-async def test_nobody_waits_for_those_who_have_gone(
-    held: tuple[list[asyncio.Task[None]], list[threading.Event]],
-) -> None:
-    tasks, events = held
-    for event in events[:2]:
+async def test_nobody_waits_for_those_who_have_gone(held: Held) -> None:
+    for event in held.events[:2]:
         event.set()
-    await asyncio.sleep(0.05)
-    assert not tasks[1].done()
-    tasks[0].cancel()  # its hash is there, and is held back
-    for task in tasks[4:]:
+    await held.until(7, 0)
+    assert held.answered() == 0
+    held.tasks[0].cancel()  # its hash is there, and is held back
+    for task in held.tasks[4:]:
         task.cancel()
-    await asyncio.sleep(0.05)
-    assert [task.done() for task in tasks[:4]] == [True, True, False, False]
-    assert (tasks[0].cancelled(), tasks[1].cancelled()) == (True, False)
+    await held.until(2, 7)
+    assert [task.done() for task in held.tasks[:4]] == [True, True, False, False]
+    assert (held.tasks[0].cancelled(), held.tasks[1].cancelled()) == (True, False)
+
+
+async def test_nobody_waits_for_hashes_that_take_long(held: Held, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(passwords, "_LONG_SECONDS", 0)
+    held.events[0].set()
+    await held.until(8, 1)
 
 
 async def test_whoever_waits_when_it_closes_is_not_left_waiting(slow: Hasher) -> None:

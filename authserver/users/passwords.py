@@ -27,6 +27,8 @@ _SALT_BYTES, _HASH_BYTES = 16, 32
 _TOGETHER = 4
 """So many are answered together when that many more wait: what follows a hash is done in a row for all of them, while
 its code is in the processor's caches, from which each hash drives it out."""
+_LONG_SECONDS = 0.2
+"""Beside a hash that takes so long, what follows hardly counts: nobody waits then for the others' hashes too."""
 _NICENESS = 10
 """Of the threads that hash (nice(2)): a tenth of a core when there is something else to do."""
 
@@ -83,8 +85,8 @@ class Hasher:
     def check_room(self) -> None:
         """Raise Busy if the next hash would be refused: before anything is counted or looked up for it."""
         if self._admitted >= self._capacity:
-            # Half the queue is done by then.
-            raise Busy("the password-hashing queue is full", retry_after=1 + round(self._seconds * self._capacity / 2))
+            half = self._seconds * self._capacity / self._threads / 2  # is done by then
+            raise Busy("the password-hashing queue is full", retry_after=1 + round(half))
 
     def close(self) -> None:
         """Give the threads back; what waits is not hashed any more."""
@@ -115,14 +117,15 @@ class Hasher:
             metrics.HASH_SECONDS.observe(seconds)
             with self._lock:
                 self.running -= 1
-                self._seconds = seconds / self._threads
+                self._seconds = seconds
 
     def _release(self, answer: asyncio.Future[Answer], future: Future[Answer]) -> None:
         """Make room for another one; in whichever thread has finished it or given it up."""
         with self._lock:
             self._admitted -= 1
             self._finished.append((answer, future))
-            is_time = self.queued < _TOGETHER or len(self._finished) >= _TOGETHER
+            are_few = self.queued < _TOGETHER or self._seconds >= _LONG_SECONDS
+            is_time = are_few or len(self._finished) >= _TOGETHER
         if is_time and not answer.get_loop().is_closed():
             answer.get_loop().call_soon_threadsafe(self._answer)
 

@@ -16,7 +16,7 @@ from tests.bench import load
 from tests.bench.contest import Sample
 from tests.bench.load import CONNECTIONS, Load, chain, forms, http
 from tests.bench.population import SCOPE, Population
-from tests.bench.processes import used_by
+from tests.bench.processes import idle, used_by
 from tests.bench.servers import Stores
 from tests.bench.site import Site
 from tests.factories import PASSWORD
@@ -101,7 +101,10 @@ async def driven(
     *,
     connections: int = CONNECTIONS,
 ) -> Sample:
-    """Have the generator send it to a server, and count what the server's workers and the stores use meanwhile."""
+    """Have the generator send it to a server, and count what its workers and the stores use meanwhile.
+
+    Returns when the workers have done what was under way at the end.
+    """
 
     def used() -> tuple[float, float]:
         return used_by(workers), used_by(stores.processes()) if stores else 0.0
@@ -109,6 +112,7 @@ async def driven(
     before, stores_before = used()
     run = await load.drive(port, sent, seconds, connections=connections)
     after, stores_after = used()
+    await idle(workers)
     requests = max(1, run.requests)
     notes = []
     if run.sent_again and not sent.may_repeat:

@@ -9,6 +9,9 @@ from contextlib import asynccontextmanager
 import psutil
 
 _LOOK_SECONDS = 0.1
+_MOST_LOOKS = 50
+_IDLE_SHARE = 0.1
+"""Of a core."""
 
 
 def processor_seconds(process: int) -> float:
@@ -28,6 +31,15 @@ def used_by(processes: Iterable[int]) -> float:
         except (OSError, psutil.NoSuchProcess):
             continue
     return seconds
+
+
+async def idle(processes: Sequence[int]) -> None:
+    """Wait until they hardly do anything: what was left behind must not be in the way of whoever is measured next."""
+    for _ in range(_MOST_LOOKS):
+        before = used_by(processes)
+        await asyncio.sleep(_LOOK_SECONDS)
+        if used_by(processes) - before < _IDLE_SHARE * _LOOK_SECONDS:
+            return
 
 
 def workers(supervisor: int) -> list[int]:
