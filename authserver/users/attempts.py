@@ -171,10 +171,8 @@ async def begin(db: Database, settings: Settings, *, user_id: UUID | None, name:
     raise TooManyAttempts("account", ceil((blocked_until - now).total_seconds()))
 
 
-async def failed(tx: AsyncSession, settings: Settings, attempt: Attempt | None) -> None:
+async def failed(tx: AsyncSession, settings: Settings, attempt: Attempt) -> None:
     """The password was wrong: make the next one from there wait."""
-    if attempt is None:
-        return
     now = clock.now()
     account = update(AccountAttempts).where(AccountAttempts.key == attempt.key)
     failures = await tx.scalar(
@@ -197,7 +195,10 @@ async def failed(tx: AsyncSession, settings: Settings, attempt: Attempt | None) 
 
 
 async def succeeded(db: Database, attempt: Attempt | None, tx: AsyncSession | None = None) -> None:
-    """The password was right: forget the guesses from there, and know the address from now on."""
+    """The password was right: forget the guesses from there, and know the address from now on.
+
+    In a transaction of its own unless there is one.
+    """
     if attempt is None or attempt.user_id is None:
         return
     values = {"of_key": attempt.key, "is_known_address": attempt.is_known_address}
@@ -210,11 +211,10 @@ async def succeeded(db: Database, attempt: Attempt | None, tx: AsyncSession | No
         await db.ask(_KNOW, values, own)
 
 
-async def taken_back(tx: AsyncSession, attempt: Attempt | None) -> None:
+async def taken_back(tx: AsyncSession, attempt: Attempt) -> None:
     """The password was not looked at after all: nothing has been guessed."""
-    if attempt is not None:
-        account = update(AccountAttempts).where(AccountAttempts.key == attempt.key)
-        await tx.execute(account.values(attempts=_less(AccountAttempts.attempts, 1)))
+    account = update(AccountAttempts).where(AccountAttempts.key == attempt.key)
+    await tx.execute(account.values(attempts=_less(AccountAttempts.attempts, 1)))
 
 
 async def forget(tx: AsyncSession, user_id: UUID) -> None:

@@ -99,7 +99,10 @@ async def admit(db: Database, tx: AsyncSession, verified: VerifiedPassword, *, t
 
 
 async def settle(db: Database, verified: VerifiedPassword, tx: AsyncSession | None = None) -> None:
-    """Write down that the password was right: forget the guesses before it, renew its hash if it must be."""
+    """Write down that the password was right: forget the guesses before it, renew its hash if it must be.
+
+    Each in a transaction of its own unless there is one.
+    """
     if verified.new_hash is not None:
         is_same = (User.id == verified.user_id) & (User.generation == verified.generation)
         change = update(User).where(is_same)
@@ -127,8 +130,9 @@ async def _verify(
     try:
         is_right = await hasher.verify(user.hashed_password if user else None, password)
     except Busy:
-        async with db.write() as tx:
-            await attempts.taken_back(tx, attempt)
+        if attempt is not None:
+            async with db.write() as tx:
+                await attempts.taken_back(tx, attempt)
         raise
     if user is None or not is_right or not user.is_active:
         if attempt is not None:

@@ -5,7 +5,6 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement, String, Uuid, bindparam, func, select
 from sqlalchemy.dialects.postgresql import ARRAY
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from authserver import patience, text
 from authserver.db import Database
@@ -40,16 +39,16 @@ class Users:
         return [User(**found[user_id]) if user_id in found else None for user_id in user_ids]
 
 
-async def by_id(db: Database, user_id: UUID, tx: AsyncSession | None = None) -> User | None:
+async def by_id(db: Database, user_id: UUID) -> User | None:
     """Return the user as the database has it now, for reading only; changes are made with accounts.locked."""
-    row = await db.ask(_BY_ID, {"this": user_id}, tx)
+    row = await db.ask(_BY_ID, {"this": user_id})
     return User(**row) if row else None
 
 
-async def by_name(db: Database, identifier: str, tx: AsyncSession | None = None) -> User | None:
+async def by_name(db: Database, identifier: str) -> User | None:
     """Return the user with a username or an e-mail address, for reading only."""
     folded = text.fold(identifier)
-    row = await db.ask(_BY_EMAIL if _is_email(folded) else _BY_USERNAME, {"this": folded}, tx)
+    row = await db.ask(_BY_EMAIL if _is_email(folded) else _BY_USERNAME, {"this": folded})
     return User(**row) if row else None
 
 

@@ -34,7 +34,7 @@ def used_by(processes: Iterable[int]) -> float:
 
 
 async def idle(processes: Sequence[int]) -> None:
-    """Wait until they hardly do anything: what was left behind must not be in the way of whoever is measured next."""
+    """Wait, 5 s at most, until they hardly do anything: what is left would be in the way of whoever comes next."""
     for _ in range(_MOST_LOOKS):
         before = used_by(processes)
         await asyncio.sleep(_LOOK_SECONDS)
