@@ -12,7 +12,7 @@ from authserver.services import Services
 from authserver.sessions.browser import SignedIn
 from authserver.sessions.models import UserSession
 from authserver.throttle import REGISTRATIONS, address_key
-from authserver.users import accounts, authentication, registration
+from authserver.users import accounts, registration
 from authserver.users.authentication import VerifiedPassword
 from authserver.users.models import User
 
@@ -47,7 +47,7 @@ async def change_password(
     hashed = await house.hasher.hash(new)
     async with house.denylist.revoking() as tx:
         owner = await accounts.locked(tx, user.id)
-        if owner is None or not await authentication.admit(house.db, tx, verified, to_write=True):
+        if owner is None or not await house.authentication.admit(tx, verified, to_write=True):
             raise WrongPassword("The account changed meanwhile. Give the password that you sign in with now.")
         await accounts.set_password(tx, owner, hashed, ip=ip)
         cookie = None
@@ -59,9 +59,7 @@ async def change_password(
 
 async def confirm_password(house: Services, user_id: UUID, password: str, ip: str | None) -> VerifiedPassword:
     """Have somebody who is signed in prove it again; WrongPassword."""
-    verified = await authentication.confirm_password(
-        house.db, house.hasher, house.throttle, house.settings, user_id=user_id, password=password, ip=ip
-    )
+    verified = await house.authentication.confirm_password(user_id=user_id, password=password, ip=ip)
     if verified is None:
         raise WrongPassword("Give the password that you sign in with now.")
     return verified
@@ -74,7 +72,7 @@ async def delete(house: Services, user_id: UUID, *, ip: str | None, verified: Ve
     """
     async with house.denylist.revoking() as tx:
         user = await accounts.locked(tx, user_id)
-        if verified is not None and not await authentication.admit(house.db, tx, verified, to_write=True):
+        if verified is not None and not await house.authentication.admit(tx, verified, to_write=True):
             raise WrongPassword("The account changed meanwhile. Give the password that you sign in with now.")
         if user is not None:
             await house.sessions.end(tx, UserSession.user_id == user.id, because="account deleted")

@@ -24,6 +24,7 @@ from authserver.tokens.access_token import AccessTokens
 from authserver.tokens.denylist import Denylist
 from authserver.tokens.id_token import IdTokens
 from authserver.tokens.logout_token import LogoutTokens
+from authserver.users.authentication import Authentication
 from authserver.users.finding import Users
 from authserver.users.passwords import Hasher
 
@@ -43,6 +44,7 @@ class Services:
     throttle: Throttle
     hasher: Hasher
     users: Users
+    authentication: Authentication
     clients: Clients
     keyring: Keyring
     access_tokens: AccessTokens
@@ -58,6 +60,7 @@ class Services:
     def build(cls, settings: Settings) -> Self:
         """Wire the parts; touches no store yet."""
         db, redis = Database(settings), Redis(settings)
+        throttle, hasher, users = Throttle(settings, redis), Hasher(settings), Users(db)
         keyring = Keyring(settings, db)
         denylist = Denylist(settings, db, redis)
         sessions = Sessions(settings, db, denylist)
@@ -65,9 +68,10 @@ class Services:
             settings=settings,
             db=db,
             redis=redis,
-            throttle=Throttle(settings, redis),
-            hasher=Hasher(settings),
-            users=Users(db),
+            throttle=throttle,
+            hasher=hasher,
+            users=users,
+            authentication=Authentication(settings, db, users, hasher, throttle),
             clients=Clients(settings, db),
             keyring=keyring,
             access_tokens=AccessTokens(settings, keyring),

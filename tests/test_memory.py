@@ -161,14 +161,14 @@ async def test_many_requests_of_a_client_look_at_it_once_a_second(
     client: httpx.AsyncClient, new_client: NewClient, services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app, looks = await new_client(), 0
-    find = services.clients._find
+    rows = services.clients._rows
 
-    async def counting(client_id: str) -> Any:
+    async def counting(client_ids: list[str]) -> Any:
         nonlocal looks
         looks += 1
-        return await find(client_id)
+        return await rows(client_ids)
 
-    monkeypatch.setattr(services.clients, "_find", counting)
+    monkeypatch.setattr(services.clients, "_rows", counting)
     assert not await is_active(client, app, "x")
     await asyncio.sleep(services.settings.client_cache_seconds)
     assert not any(await asyncio.gather(*(is_active(client, app, "x") for _ in range(20))))

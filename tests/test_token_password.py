@@ -2,16 +2,23 @@
 
 import asyncio
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import httpx
 import pytest
 from joserfc import jwt
 from joserfc.jwk import KeySet
+from sqlalchemy import select
 
+from authserver import clock
 from authserver.clients import registration
 from authserver.services import Services
+from authserver.sessions.lifecycle import Authenticated, SignIn
 from authserver.sessions.models import UserSession
+from authserver.settings import Settings
+from authserver.users import accounts
+from authserver.users.models import User
 from tests.application import ISSUER
 from tests.factories import PASSWORD, NewClient, NewUser, basic, sign_in
 from tests.test_token_form import assert_oauth_error
@@ -148,6 +155,72 @@ async def test_a_sign_in_that_meets_a_password_change_does_not_survive_it(
     assert change.status_code == 204
     changed.set()
     assert_oauth_error(await signing_in, 400, "invalid_grant")
+
+
+async def test_those_who_sign_in_at_the_same_moment_each_get_what_is_theirs(
+    services: Services, settings: Settings, new_client: NewClient, new_user: NewUser
+) -> None:
+    """PostgreSQL is asked once for all; whoever is refused is refused alone."""
+    apps, users = [await new_client() for _ in range(3)], [await new_user() for _ in range(3)]
+    async with services.denylist.revoking() as tx:
+        off = await registration.locked(tx, apps[2].client_id)
+        assert off is not None
+        registration.set_active(tx, off, is_active=False)
+        gone = await accounts.locked(tx, users[2].id)
+        assert gone is not None
+        accounts.set_active(tx, gone, is_active=False)
+
+    async def start(app: int, user: int, generation: int = 0, **more: Any) -> SignIn | None:
+        return await services.sessions.start(
+            user_id=users[user].id, username=users[user].username, generation=generation,
+            client_id=apps[app].client_id, grant="password", scope="openid", refreshable=user == 0,
+            ip="192.0.2.1", user_agent=None, **more,
+        )  # fmt: skip
+
+    more: dict[str, Any] = {
+        "audience": ["https://a.example", "https://b.example"],
+        "userinfo_claims": ["email"],
+        "id_token_claims": ["name"],
+        "authenticated": Authenticated(clock.now(), "pwd"),
+    }
+    started = await asyncio.gather(start(0, 0, **more), start(1, 1), start(2, 0), start(0, 2, 1), start(0, 1, 1))
+    assert [sign_in is not None for sign_in in started] == [True, True, False, False, False]
+    async with services.db.write() as tx:  # the same, each in a statement of its own
+        alone = [await start(0, 0, **more, tx=tx), await start(1, 1, tx=tx), await start(0, 1, 1, tx=tx)]
+    assert [sign_in is not None for sign_in in alone] == [True, True, False]
+    async with services.db.read() as tx:
+        for one, other in zip(started[:2], alone[:2], strict=True):
+            assert one is not None
+            assert other is not None
+            rows = [await tx.get_one(UserSession, sign_in.session_id) for sign_in in (one, other)]
+            assert _lasting(rows[0]) == _lasting(rows[1])
+            assert rows[0].token_jti == one.jti
+            assert (rows[0].refresh_hash is None) == (one.refresh_token is None)
+            idle = settings.refresh_token_idle_seconds if one.refresh_token else settings.access_token_seconds
+            assert rows[0].expires_at - rows[0].created_at == timedelta(seconds=idle)
+
+
+def _lasting(row: UserSession) -> dict[str, Any]:
+    """Return what does not differ from one sign-in to the next; the length of times instead of the times."""
+    values = {column.key: getattr(row, column.key) for column in UserSession.__table__.columns}
+    started_at = values.pop("created_at")
+    for name in ("last_used_at", "expires_at", "max_expires_at", "tokens_expire_at"):
+        values[name] -= started_at
+    return {**values, "id": None, "token_jti": None, "refresh_hash": row.refresh_hash is None}
+
+
+async def test_an_account_that_is_being_changed_keeps_only_its_own_sign_in_waiting(
+    client: httpx.AsyncClient, services: Services, new_client: NewClient, new_user: NewUser
+) -> None:
+    app, held, free = await new_client(), await new_user(), [await new_user() for _ in range(3)]
+    async with services.db.read() as tx:  # on SQLite nobody who reads keeps anybody waiting
+        await tx.execute(select(User.id).where(User.id == held.id).with_for_update())
+        waiting = asyncio.create_task(sign_in(client, app, held))
+        async with asyncio.timeout(0.8):  # less than anybody waits for a lock
+            others = await asyncio.gather(*(sign_in(client, app, user) for user in free))
+        assert [answer.status_code for answer in others] == [200, 200, 200]
+        assert services.db.is_sqlite or not waiting.done()
+    assert (await waiting).status_code == 200
 
 
 @pytest.mark.parametrize("how", ["disabled", "deleted"])

@@ -1,6 +1,5 @@
 """Who asks: client authentication (RFC 6749 §2.3)."""
 
-import asyncio
 import base64
 import secrets
 from collections.abc import Sequence
@@ -10,8 +9,8 @@ from time import monotonic
 from typing import NamedTuple
 
 from cryptography.fernet import Fernet, InvalidToken
-from sqlalchemy import String, bindparam, select
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import String, bindparam, func, select
+from sqlalchemy.dialects.postgresql import ARRAY, insert
 
 from authserver import opaque, patience
 from authserver.clients.models import AuthMethod, Client, UsedAssertion
@@ -19,14 +18,16 @@ from authserver.db import Database, UTCDateTime
 from authserver.gathering import Gathering
 from authserver.recent import Recent
 from authserver.settings import Settings
-from authserver.statement import Statement
+from authserver.statement import Row, Statement
 from authserver.text import is_clean
 
 MAX_ID_CHARACTERS = 64
 SECRET_PREFIX = "authserver_cs_"
 _CACHE_SIZE = 1000
 _AT_ONCE = 100
-_FIND = Statement(select(*Client.__table__.columns).where(Client.id == bindparam("this", type_=String)))
+_ALL = select(*Client.__table__.columns)
+_FIND = Statement(_ALL.where(Client.id == bindparam("this", type_=String)))
+_FIND_TOGETHER = Statement(_ALL.where(Client.id == func.any(bindparam("these", type_=ARRAY(String)))))
 _USE_ONCE = Statement(
     insert(UsedAssertion)  # SQLite writes ON CONFLICT in the same way
     .values(key=bindparam("this", type_=String), expires_at=bindparam("until", type_=UTCDateTime))
@@ -65,7 +66,7 @@ class Clients:
         self._cache_seconds = settings.client_cache_seconds
         # Only clients that exist are kept, so rubbish cannot push anybody out.
         self._kept: Recent[str, _Kept] = Recent(_CACHE_SIZE)
-        self._finding: Gathering[str, _Kept | None] = Gathering(self._find_each, _AT_ONCE)
+        self._finding: Gathering[str, _Kept | None] = Gathering(self._find_together, _AT_ONCE)
         self._nobody = self.hash_secret(secrets.token_urlsafe())
 
     def hash_secret(self, secret: str) -> str:
@@ -94,14 +95,11 @@ class Clients:
         if len(client_id) > MAX_ID_CHARACTERS or not is_clean(client_id):
             return None
         kept = self._kept.get(client_id) if briefly_cached else None
-        if kept is not None:
+        if kept is not None and monotonic() < kept.asked_at + self._cache_seconds:
             is_proven = secret is not None and kept.proven is not None and opaque.same(secret, kept.proven)
-            is_proven = is_proven and (kept.only is None or kept.only == method)
-            if monotonic() >= kept.asked_at + self._cache_seconds:
-                kept = await self._find_shared(client_id) if is_proven else None
-            elif is_proven:
+            if is_proven and (kept.only is None or kept.only == method):
                 return kept.client
-            if kept is not None and self._proves(kept, credentials):
+            if self._proves(kept, credentials):
                 return kept.client
         # Also after a wrong secret for a client that we know: it may be new, and guessing must not be quicker here.
         kept = await self._find(client_id)
@@ -116,7 +114,7 @@ class Clients:
             return None
         kept = self._kept.get(client_id) if briefly_cached else None
         if kept is None or monotonic() >= kept.asked_at + self._cache_seconds:
-            kept = await (self._find_shared(client_id) if briefly_cached else self._find(client_id))
+            kept = await self._find(client_id)
         return kept.client if kept is not None and kept.client.is_active else None
 
     async def is_active(self, client_id: str) -> bool:
@@ -147,22 +145,23 @@ class Clients:
             kept.proven = secret
         return is_right
 
-    async def _find_shared(self, client_id: str) -> _Kept | None:
-        """Ask the database once for all requests that come at this moment of a client that was good one before."""
+    async def _find(self, client_id: str) -> _Kept | None:
+        """Return the client as the database has it now; it is asked once for all requests that come at this moment."""
         return await patience.ask(self._finding.ask(client_id))
 
-    async def _find_each(self, client_ids: Sequence[str]) -> Sequence[_Kept | None]:
-        each = list(dict.fromkeys(client_ids))
-        found = dict(zip(each, await asyncio.gather(*map(self._find, each)), strict=True))
-        return [found[client_id] for client_id in client_ids]
-
-    async def _find(self, client_id: str) -> _Kept | None:
+    async def _find_together(self, client_ids: Sequence[str]) -> Sequence[_Kept | None]:
         asked_at = monotonic()
-        row = await self._db.ask(_FIND, {"this": client_id})
-        if row is None:
-            self._kept.forget(client_id)
-            return None
-        client = Client(**row)
-        kept = _Kept(client, asked_at, only=client.auth_method)
-        self._kept.put(client_id, kept)
-        return kept
+        found = {}
+        for row in await self._rows(list(set(client_ids))):
+            client = Client(**row)
+            kept = found[client.id] = _Kept(client, asked_at, only=client.auth_method)
+            self._kept.put(client.id, kept)
+        for client_id in client_ids:
+            if client_id not in found:
+                self._kept.forget(client_id)
+        return [found.get(client_id) for client_id in client_ids]
+
+    async def _rows(self, client_ids: list[str]) -> list[Row]:
+        if not self._db.is_sqlite:
+            return await self._db.ask_all(_FIND_TOGETHER, {"these": client_ids})
+        return [row for this in client_ids if (row := await self._db.ask(_FIND, {"this": this}))]

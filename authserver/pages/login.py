@@ -7,7 +7,6 @@ from authserver import services, signed_in
 from authserver.pages import errand, forms, page, proof
 from authserver.pages.errand import Errand
 from authserver.sessions.browser import SignedIn
-from authserver.users import authentication
 
 
 async def see(request: Request) -> Response:
@@ -24,10 +23,9 @@ async def sign_in(request: Request) -> Response:
         return await _page(request, purpose, who, username, fault=fault)
     verified = None
     if username and form.get("password"):
-        verified = await authentication.verify_password(
-            house.db, house.hasher, house.throttle, house.settings,
-            identifier=username, password=form["password"], ip=proof.ip_of(request), client_id=None,
-        )  # fmt: skip
+        verified = await house.authentication.verify_password(
+            identifier=username, password=form["password"], ip=proof.ip_of(request), client_id=None
+        )
     cookie = verified and await proof.accept(request, who, verified)
     if not cookie:
         return await _page(request, purpose, who, username, fault="wrong")

@@ -6,7 +6,6 @@ from authserver import services
 from authserver.observability import requests
 from authserver.sessions.browser import SignedIn
 from authserver.sessions.models import BrowserSession
-from authserver.users import authentication
 from authserver.users.authentication import VerifiedPassword
 
 PASSWORD = "pwd"
@@ -22,7 +21,7 @@ async def accept(request: Request, who: SignedIn | None, verified: VerifiedPassw
     is_other = who is not None and who.user_id != verified.user_id
     requests.note(user_id=str(verified.user_id))
     async with house.denylist.revoking() if is_other else house.db.write() as tx:
-        if not await authentication.admit(house.db, tx, verified):
+        if not await house.authentication.admit(tx, verified):
             return None
         cookie = None
         if who is not None and not is_other:

@@ -4,9 +4,10 @@ The refresh rule is all in `rotate`: one compare-and-set on the session row deci
 between any number of requests on any number of nodes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID, uuid4
 
 from sqlalchemy import (
@@ -35,7 +36,7 @@ from authserver.tokens.denylist import MARGIN, Denylist, session_entry
 _Rotated = tuple[Row, datetime]
 """What a rotation returned of the session, and when the new access token expires if the session lasts so long."""
 _AT_ONCE = 100
-"""So many sessions are ended, or rotated, in one transaction."""
+"""So many sessions are begun, rotated or ended in one transaction."""
 _ENDED = (
     UserSession.id,
     UserSession.browser_session_id,
@@ -104,6 +105,7 @@ class Sessions:
         self._key = opaque.derived_key(settings.secret_key.get_secret_value(), "refresh tokens")
         self._denylist = denylist
         self._ending: Gathering[tuple[UUID, str], None] = Gathering(self._end_together, _AT_ONCE)
+        self._starting: Gathering[Mapping[str, Any], bool] = Gathering(self._start_together, _AT_ONCE)
         self._rotating: Gathering[tuple[RefreshToken, str], _Rotated | None] = Gathering(
             self._rotate_together, _AT_ONCE
         )
@@ -131,40 +133,39 @@ class Sessions:
         """Begin a session; None if the user or the client has been switched off, or the user's generation has changed.
 
         One statement decides that and writes the row, so whatever ends sign-ins comes before it and is seen, or after
-        it and ends this one too. `session_id` is made here unless given.
+        it and ends this one too. On PostgreSQL it writes those of all that sign in at this moment, unless there is a
+        `tx`. `session_id` is made here unless given.
         """
         now = clock.now()
         max_expires_at = now + self._max_life
         access_expires_at = min(now + self._access_life, max_expires_at)
         token = refresh_token.first() if refreshable else None
         session_id, jti = session_id or uuid4(), access_token.new_jti()
-        row = await self._db.ask(
-            statements.START,
-            {
-                "session_id": session_id,
-                "of_user": user_id,
-                "of_generation": generation,
-                "of_client": client_id,
-                "by_grant": grant,
-                "scope": scope,
-                "jti": jti,
-                "access_expires_at": access_expires_at,
-                "family_hash": token.family_hash if token else None,
-                "ip": ip,
-                "user_agent": user_agent and user_agent[:255],
-                "now": now,
-                "idle_until": min(now + self._idle_life, max_expires_at) if refreshable else access_expires_at,
-                "max_expires_at": max_expires_at,
-                "browser_session_id": browser_session_id,
-                "audience": audience,
-                "userinfo_claims": userinfo_claims,
-                "id_token_claims": id_token_claims,
-                "authenticated_at": authenticated and authenticated.at,
-                "amr": authenticated and authenticated.amr,
-            },
-            tx,
-        )
-        if row is None:
+        values = {
+            "session_id": session_id,
+            "of_user": user_id,
+            "of_generation": generation,
+            "of_client": client_id,
+            "by_grant": grant,
+            "scope": scope,
+            "jti": jti,
+            "access_expires_at": access_expires_at,
+            "family_hash": token.family_hash if token else None,
+            "ip": ip,
+            "user_agent": user_agent and user_agent[:255],
+            "now": now,
+            "idle_until": min(now + self._idle_life, max_expires_at) if refreshable else access_expires_at,
+            "max_expires_at": max_expires_at,
+            "browser_session_id": browser_session_id,
+            "audience": audience,
+            "userinfo_claims": userinfo_claims,
+            "id_token_claims": id_token_claims,
+            "authenticated_at": authenticated and authenticated.at,
+            "amr": authenticated and authenticated.amr,
+        }
+        may_share = tx is None and not self._db.is_sqlite
+        is_started = may_share and await patience.ask(self._starting.ask(values))
+        if not is_started and await self._db.ask(statements.START, values, tx) is None:
             return None
         metrics.SESSIONS_STARTED.inc()
         return SignIn(
@@ -180,6 +181,12 @@ class Sessions:
             id_token_claims=id_token_claims,
             authenticated=authenticated,
         )
+
+    async def _start_together(self, wanted: Sequence[Mapping[str, Any]]) -> Sequence[bool]:
+        """Begin those sessions whose user and client nobody else works on; tell which."""
+        values = {name: [one[name] for one in wanted] for name in wanted[0]}
+        started = {row["id"] for row in await self._db.ask_all(statements.START_TOGETHER, values)}
+        return [one["session_id"] in started for one in wanted]
 
     async def rotate(self, text: str, client_id: str) -> SignIn | None:
         """Trade a refresh token for its successor; None when it is not good (RFC 9700 §4.14.2).

@@ -1,9 +1,12 @@
 """The statements of the busiest moments of a session's life, each a decision and a commit (lifecycle.py says when)."""
 
+from collections.abc import Mapping
 from datetime import datetime
-from typing import cast
+from typing import Any, cast
+from uuid import UUID
 
 from sqlalchemy import (
+    CTE,
     JSON,
     BindParameter,
     ColumnElement,
@@ -17,6 +20,7 @@ from sqlalchemy import (
     case,
     func,
     insert,
+    join,
     literal,
     or_,
     select,
@@ -25,7 +29,8 @@ from sqlalchemy import (
 from sqlalchemy import cast as cast_to
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
-from sqlalchemy.sql.dml import ReturningUpdate
+from sqlalchemy.sql.dml import ReturningInsert, ReturningUpdate
+from sqlalchemy.types import TypeEngine
 
 from authserver.clients.models import Client
 from authserver.db import UTCDateTime
@@ -58,51 +63,69 @@ def _date(name: str) -> BindParameter[datetime]:
     return bindparam(name, type_=UTCDateTime)
 
 
-START = Statement(
-    insert(cast("Table", UserSession.__table__))
-    .from_select(
-        [
-            "id", "user_id", "client_id", "grant", "scope", "token_jti", "tokens_expire_at", "refresh_hash",
-            "generation", "ip", "user_agent", "created_at", "last_used_at", "expires_at", "max_expires_at",
-            "browser_session_id", "audience", "userinfo_claims", "id_token_claims", "authenticated_at", "amr",
-        ],
-        select(
-            bindparam("session_id", type_=Uuid),
-            User.id,
-            Client.id,
-            bindparam("by_grant", type_=String),
-            bindparam("scope", type_=String),
-            bindparam("jti", type_=String),
-            _date("access_expires_at"),
-            bindparam("family_hash", type_=String),
-            literal(0),
-            bindparam("ip", type_=String),
-            bindparam("user_agent", type_=String),
-            _date("now"),
-            _date("now"),
-            _date("idle_until"),
-            _date("max_expires_at"),
-            bindparam("browser_session_id", type_=Uuid),
-            bindparam("audience", type_=JSON(none_as_null=True)),
-            bindparam("userinfo_claims", type_=JSON(none_as_null=True)),
-            bindparam("id_token_claims", type_=JSON(none_as_null=True)),
-            _date("authenticated_at"),
-            bindparam("amr", type_=String),
-        )
-        .select_from(User)
-        .join(Client, Client.id == bindparam("of_client", type_=String))
-        .where(
-            User.id == bindparam("of_user", type_=Uuid),
-            User.is_active,
-            User.generation == bindparam("of_generation", type_=Integer),
-            Client.is_active,
-        )
-        .with_for_update(read=True, of=[User, Client]),
-        include_defaults=False,
+_STARTS_WITH: Mapping[str, type[TypeEngine[Any]] | TypeEngine[Any]] = {
+    "session_id": Uuid,
+    "of_user": Uuid,
+    "of_generation": Integer,
+    "of_client": String,
+    "by_grant": String,
+    "scope": String,
+    "jti": String,
+    "access_expires_at": UTCDateTime,
+    "family_hash": String,
+    "ip": String,
+    "user_agent": String,
+    "now": UTCDateTime,
+    "idle_until": UTCDateTime,
+    "max_expires_at": UTCDateTime,
+    "browser_session_id": Uuid,
+    "audience": JSON(none_as_null=True),
+    "userinfo_claims": JSON(none_as_null=True),
+    "id_token_claims": JSON(none_as_null=True),
+    "authenticated_at": UTCDateTime,
+    "amr": String,
+}
+"""What a session is made from."""
+
+
+def _start(given: Mapping[str, ColumnElement[Any]], together: CTE | None = None) -> ReturningInsert[tuple[UUID]]:
+    """Write a row for each sign-in whose user and client are still what they were; both stay so until the commit."""
+    columns = {
+        "id": given["session_id"],
+        "user_id": User.id,
+        "client_id": Client.id,
+        "grant": given["by_grant"],
+        "token_jti": given["jti"],
+        "tokens_expire_at": given["access_expires_at"],
+        "refresh_hash": given["family_hash"],
+        "generation": literal(0),
+        "created_at": given["now"],
+        "last_used_at": given["now"],
+        "expires_at": given["idle_until"],
+        **{name: given[name] for name in _STARTS_WITH if name in UserSession.__table__.columns},
+    }
+    is_user = User.id == given["of_user"]
+    rows = (
+        select(*columns.values())
+        .select_from(User if together is None else join(together, User, is_user))
+        .join(Client, Client.id == given["of_client"])
+        .where(is_user, User.is_active, User.generation == given["of_generation"], Client.is_active)
+        .with_for_update(read=True, of=[User, Client], skip_locked=together is not None)
     )
-    .returning(UserSession.id)
-)  # fmt: skip
-"""A row for a sign-in, if user and client are still what they were; both stay so until the row is committed."""
+    table = cast("Table", UserSession.__table__)
+    return insert(table).from_select(list(columns), rows, include_defaults=False).returning(UserSession.id)
+
+
+START = Statement(_start({name: bindparam(name, type_=kind) for name, kind in _STARTS_WITH.items()}))
+_wanted = select(
+    *(
+        func.unnest(bindparam(name, type_=ARRAY(kind, dimensions=1)), type_=kind).label(name)
+        for name, kind in _STARTS_WITH.items()
+    )
+).cte("wanted")
+START_TOGETHER = Statement(_start(dict(_wanted.c.items()), _wanted))
+"""START for some sign-ins, on PostgreSQL. One whose user or client somebody else works on is left out, for nobody waits
+here: one account does not hold up the others."""
 
 
 def _rotation(

@@ -15,6 +15,7 @@ from authserver.settings import Settings
 from authserver.throttle import PASSWORDS_BY_ADDRESS, PASSWORDS_BY_CLIENT, Throttle, address_key
 from authserver.users import attempts, finding
 from authserver.users.attempts import Attempt
+from authserver.users.finding import Users
 from authserver.users.models import User
 from authserver.users.passwords import Hasher
 
@@ -34,121 +35,101 @@ class VerifiedPassword:
     attempt: Attempt | None
 
 
-async def verify_password(
-    db: Database,
-    hasher: Hasher,
-    throttle: Throttle,
-    settings: Settings,
-    *,
-    identifier: str,
-    password: str,
-    ip: str | None,
-    client_id: str | None,
-) -> VerifiedPassword | None:
-    """Return who it is, by username or e-mail address and password; None for everything that is not right.
+class Authentication:
+    """Verifies passwords, and admits those who gave them to what they are for."""
 
-    `client_id`: who passed it on, and is counted too; None at our own pages, where that would be everybody together.
-    Raises TooManyAttempts before anything is hashed, Busy when too many hashes wait, StoreUnavailable.
-    """
-    address = address_key(ip)
-    await throttle.check(PASSWORDS_BY_ADDRESS, address)
-    if client_id is not None:
-        await throttle.check(PASSWORDS_BY_CLIENT, client_id)
-    verified = await _verify(db, hasher, settings, who=identifier, password=password, address=address)
-    if verified is None:
-        await throttle.count(PASSWORDS_BY_ADDRESS, address)
+    def __init__(self, settings: Settings, db: Database, users: Users, hasher: Hasher, throttle: Throttle) -> None:
+        self._settings = settings
+        self._db = db
+        self._users = users
+        self._hasher = hasher
+        self._throttle = throttle
+
+    async def verify_password(
+        self, *, identifier: str, password: str, ip: str | None, client_id: str | None
+    ) -> VerifiedPassword | None:
+        """Return who it is, by username or e-mail address and password; None for everything that is not right.
+
+        `client_id`: who passed it on, and is counted too; None at our own pages, where that would be everybody
+        together. Raises TooManyAttempts before anything is hashed, Busy when too many hashes wait, StoreUnavailable.
+        """
+        address = address_key(ip)
+        await self._throttle.check(PASSWORDS_BY_ADDRESS, address)
         if client_id is not None:
-            await throttle.count(PASSWORDS_BY_CLIENT, client_id)
-    return verified
+            await self._throttle.check(PASSWORDS_BY_CLIENT, client_id)
+        verified = await self._verify(identifier, password, address)
+        if verified is None:
+            await self._throttle.count(PASSWORDS_BY_ADDRESS, address)
+            if client_id is not None:
+                await self._throttle.count(PASSWORDS_BY_CLIENT, client_id)
+        return verified
 
+    async def confirm_password(self, *, user_id: UUID, password: str, ip: str | None) -> VerifiedPassword | None:
+        """Have a user who is signed in prove it again; guesses count as they do at sign-in."""
+        address = address_key(ip)
+        await self._throttle.check(PASSWORDS_BY_ADDRESS, address)
+        verified = await self._verify(user_id, password, address)
+        if verified is None:
+            await self._throttle.count(PASSWORDS_BY_ADDRESS, address)
+        return verified
 
-async def confirm_password(
-    db: Database,
-    hasher: Hasher,
-    throttle: Throttle,
-    settings: Settings,
-    *,
-    user_id: UUID,
-    password: str,
-    ip: str | None,
-) -> VerifiedPassword | None:
-    """Have a user who is signed in prove it again; guesses count as they do at sign-in."""
-    address = address_key(ip)
-    await throttle.check(PASSWORDS_BY_ADDRESS, address)
-    verified = await _verify(db, hasher, settings, who=user_id, password=password, address=address)
-    if verified is None:
-        await throttle.count(PASSWORDS_BY_ADDRESS, address)
-    return verified
+    async def admit(self, tx: AsyncSession, verified: VerifiedPassword, *, to_write: bool = False) -> bool:
+        """Tell whether the verified password still is the user's, in the transaction that starts what it is for.
 
+        The user's row stays locked until its end, so a password change or a disabling comes before it, and is seen, or
+        after it, and ends the new session too (docs/reliability.md). `to_write`: the transaction will write the row.
+        """
+        query = select(User.generation, User.is_active).where(User.id == verified.user_id)
+        # Shared, so that people may sign in many times at once; not by those who will write the row.
+        to_write = to_write or verified.new_hash is not None
+        query = query.with_for_update(read=not to_write, key_share=to_write)
+        user = (await tx.execute(query)).one_or_none()
+        if user is None or not user.is_active or user.generation != verified.generation:
+            return False
+        await self.settle(verified, tx)
+        return True
 
-async def admit(db: Database, tx: AsyncSession, verified: VerifiedPassword, *, to_write: bool = False) -> bool:
-    """Tell whether the verified password still is the user's, in the transaction that starts what it is for.
+    async def settle(self, verified: VerifiedPassword, tx: AsyncSession | None = None) -> None:
+        """Write down that the password was right: forget the guesses before it, renew its hash if it must be.
 
-    The user's row stays locked until its end, so a password change or a disabling comes before it, and is seen, or
-    after it, and ends the new session too (docs/reliability.md). `to_write`: the transaction will write the row.
-    """
-    query = select(User.generation, User.is_active).where(User.id == verified.user_id)
-    # Shared, so that people may sign in many times at once; not by those who will write the row.
-    to_write = to_write or verified.new_hash is not None
-    query = query.with_for_update(read=not to_write, key_share=to_write)
-    user = (await tx.execute(query)).one_or_none()
-    if user is None or not user.is_active or user.generation != verified.generation:
-        return False
-    await settle(db, verified, tx)
-    return True
+        Each in a transaction of its own unless there is one.
+        """
+        if verified.new_hash is not None:
+            is_same = (User.id == verified.user_id) & (User.generation == verified.generation)
+            change = update(User).where(is_same)
+            async with nullcontext(tx) if tx is not None else self._db.write() as own:
+                await own.execute(change.values(hashed_password=verified.new_hash, updated_at=User.updated_at))
+        await attempts.succeeded(self._db, verified.attempt, tx)
 
+    async def _verify(self, who: UUID | str, password: str, address: str) -> VerifiedPassword | None:
+        self._hasher.check_room()
+        user = await (finding.by_id(self._db, who) if isinstance(who, UUID) else self._users.by_name(who))
+        attempt = None
+        if self._settings.throttle_enabled:
+            user_id, name = user.id if user else None, text.fold(str(who))
+            attempt = await attempts.begin(self._db, self._settings, user_id=user_id, name=name, address=address)
+        # No connection is held while hashing.
+        try:
+            is_right = await self._hasher.verify(user.hashed_password if user else None, password)
+        except Busy:
+            if attempt is not None:
+                async with self._db.write() as tx:
+                    await attempts.taken_back(tx, attempt)
+            raise
+        if user is None or not is_right or not user.is_active:
+            if attempt is not None:
+                async with self._db.write() as tx:
+                    await attempts.failed(tx, self._settings, attempt)
+            return None
+        new_hash = await self._rehashed(user.hashed_password, password)
+        return VerifiedPassword(user.id, user.username, user.generation, new_hash, attempt)
 
-async def settle(db: Database, verified: VerifiedPassword, tx: AsyncSession | None = None) -> None:
-    """Write down that the password was right: forget the guesses before it, renew its hash if it must be.
-
-    Each in a transaction of its own unless there is one.
-    """
-    if verified.new_hash is not None:
-        is_same = (User.id == verified.user_id) & (User.generation == verified.generation)
-        change = update(User).where(is_same)
-        async with nullcontext(tx) if tx is not None else db.write() as own:
-            await own.execute(change.values(hashed_password=verified.new_hash, updated_at=User.updated_at))
-    await attempts.succeeded(db, verified.attempt, tx)
-
-
-async def _verify(
-    db: Database,
-    hasher: Hasher,
-    settings: Settings,
-    *,
-    who: UUID | str,
-    password: str,
-    address: str,
-) -> VerifiedPassword | None:
-    hasher.check_room()
-    user = await (finding.by_id(db, who) if isinstance(who, UUID) else finding.by_name(db, who))
-    attempt = None
-    if settings.throttle_enabled:
-        user_id, name = user.id if user else None, text.fold(str(who))
-        attempt = await attempts.begin(db, settings, user_id=user_id, name=name, address=address)
-    # No connection is held while hashing.
-    try:
-        is_right = await hasher.verify(user.hashed_password if user else None, password)
-    except Busy:
-        if attempt is not None:
-            async with db.write() as tx:
-                await attempts.taken_back(tx, attempt)
-        raise
-    if user is None or not is_right or not user.is_active:
-        if attempt is not None:
-            async with db.write() as tx:
-                await attempts.failed(tx, settings, attempt)
-        return None
-    new_hash = await _rehashed(hasher, user.hashed_password, password)
-    return VerifiedPassword(user.id, user.username, user.generation, new_hash, attempt)
-
-
-async def _rehashed(hasher: Hasher, hashed: str, password: str) -> str | None:
-    """Return the password under today's parameters if that is to be stored; another time when hashing is busy."""
-    if not hasher.needs_rehash(hashed):
-        return None
-    try:
-        return await hasher.hash(password)
-    except Busy:
-        log.info("rehash_postponed")
-        return None
+    async def _rehashed(self, hashed: str, password: str) -> str | None:
+        """Return the password under today's parameters if that is to be stored; another time when hashing is busy."""
+        if not self._hasher.needs_rehash(hashed):
+            return None
+        try:
+            return await self._hasher.hash(password)
+        except Busy:
+            log.info("rehash_postponed")
+            return None

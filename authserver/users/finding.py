@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, String, Uuid, bindparam, func, select
+from sqlalchemy import ColumnElement, String, Uuid, bindparam, func, or_, select
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from authserver import patience, text
@@ -18,6 +18,14 @@ _BY_IDS = Statement(_ALL.where(User.id == func.any(bindparam("these", type_=ARRA
 _AT_ONCE = 100
 _BY_USERNAME = Statement(_ALL.where(User.username_key == bindparam("this", type_=String)))
 _BY_EMAIL = Statement(_ALL.where(User.email_key == bindparam("this", type_=String)))
+_BY_NAMES = Statement(
+    _ALL.where(
+        or_(
+            User.username_key == func.any(bindparam("usernames", type_=ARRAY(String))),
+            User.email_key == func.any(bindparam("emails", type_=ARRAY(String))),
+        )
+    )
+)
 
 
 class Users:
@@ -26,12 +34,26 @@ class Users:
     def __init__(self, db: Database) -> None:
         self._db = db
         self._finding: Gathering[UUID, User | None] = Gathering(self._find, _AT_ONCE)
+        self._finding_names: Gathering[str, User | None] = Gathering(self._find_names, _AT_ONCE)
 
     async def by_id(self, user_id: UUID) -> User | None:
         """Return what `by_id` returns; the database is asked after this was called, never before."""
         if self._db.is_sqlite:
             return await by_id(self._db, user_id)
         return await patience.ask(self._finding.ask(user_id))
+
+    async def by_name(self, identifier: str) -> User | None:
+        """Return what `by_name` returns; the database is asked after this was called, never before."""
+        if self._db.is_sqlite:
+            return await by_name(self._db, identifier)
+        return await patience.ask(self._finding_names.ask(text.fold(identifier)))
+
+    async def _find_names(self, names: Sequence[str]) -> Sequence[User | None]:
+        usernames, emails = ([name for name in set(names) if _is_email(name) == are] for are in (False, True))
+        rows = await self._db.ask_all(_BY_NAMES, {"usernames": usernames, "emails": emails})
+        users = [User(**row) for row in rows]
+        found = {user.username_key: user for user in users} | {user.email_key: user for user in users}
+        return [found.get(name) for name in names]
 
     async def _find(self, user_ids: Sequence[UUID]) -> Sequence[User | None]:
         rows = await self._db.ask_all(_BY_IDS, {"these": list(set(user_ids))})

@@ -7,7 +7,6 @@ from authserver.oauth.client import Asked
 from authserver.oauth.errors import Refusal
 from authserver.oauth.issue import token_response
 from authserver.services import Services
-from authserver.users import authentication
 
 
 async def password(services: Services, asked: Asked) -> Response | Refusal:
@@ -27,14 +26,13 @@ async def password(services: Services, asked: Asked) -> Response | Refusal:
     if isinstance(resources, Refusal):
         return resources
 
-    verified = await authentication.verify_password(
-        services.db, services.hasher, services.throttle, services.settings,
-        identifier=form["username"], password=form["password"], ip=asked.ip, client_id=client.id,
-    )  # fmt: skip
+    verified = await services.authentication.verify_password(
+        identifier=form["username"], password=form["password"], ip=asked.ip, client_id=client.id
+    )
     if verified is None:
         return errors.INVALID_GRANT_PASSWORD
 
-    await authentication.settle(services.db, verified)
+    await services.authentication.settle(verified)
     sign_in = await services.sessions.start(
         user_id=verified.user_id,
         username=verified.username,
