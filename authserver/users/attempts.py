@@ -9,44 +9,32 @@ An address from which the user has signed in within 30 days has waits of its own
 strangers cannot use these up. A name that nobody has is counted like any other, so the answers do not tell.
 """
 
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from math import ceil
-from typing import Any, cast
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import (
-    Boolean,
-    ColumnElement,
-    Integer,
-    String,
-    Table,
-    Uuid,
-    and_,
-    bindparam,
-    case,
-    func,
-    literal,
-    or_,
-    select,
-    update,
-)
-from sqlalchemy.dialects.postgresql import insert  # SQLite writes ON CONFLICT in the same way
+from sqlalchemy import case, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from authserver import clock, opaque
-from authserver.db import Database, UTCDateTime
+from authserver import clock, opaque, patience
+from authserver.db import Database
 from authserver.errors import TooManyAttempts
+from authserver.gathering import Gathering
 from authserver.settings import Settings
-from authserver.statement import Statement
-from authserver.users.models import AccountAttempts, KnownAddress, User
+from authserver.statement import Row, Statement
+from authserver.users import statements
+from authserver.users.models import AccountAttempts, KnownAddress
+from authserver.users.statements import NEVER, less
 
 KNOWN_FOR = timedelta(days=30)
 _SETTLED_AFTER = timedelta(minutes=5)
 """No password waits so long to be hashed."""
-_NEVER = datetime(1970, 1, 1, tzinfo=UTC)
-"""What `blocked_until` is without a wait. Not now: another node's clock may be behind."""
+_AT_ONCE = 100
+"""So many guesses are counted in one transaction."""
 
 
 @dataclass(frozen=True)
@@ -59,195 +47,131 @@ class Attempt:
     is_known_address: bool
 
 
-def _less(column: Any, number: Any) -> ColumnElement[int]:
-    return case((column > number, column - number), else_=0)
+class Attempts:
+    """Counts guesses, unless throttling is off: begun before the password is looked at, settled afterwards."""
 
+    def __init__(self, settings: Settings, db: Database) -> None:
+        self._db = db
+        self._is_on = settings.throttle_enabled
+        self._limit = settings.throttle_account_max_failures
+        # Some are for the user's own addresses only.
+        self._strangers_limit = self._limit - min(self._limit - 1, max(1, self._limit // 5))
+        self._free = settings.throttle_account_free_failures
+        self._max_wait_seconds = settings.throttle_account_max_wait_seconds
+        self._lock = timedelta(seconds=settings.throttle_account_lock_seconds)
+        self._beginning: Gathering[Row, Row | None] = Gathering(self._begin_together, _AT_ONCE)
+        self._succeeding: Gathering[Row, Row | None] = Gathering(self._succeed_together, _AT_ONCE)
 
-_KEY = bindparam("of_key", type_=String)
-_USER, _ADDRESS = bindparam("of_user", type_=Uuid), bindparam("of_address", type_=String)
-_NOW, _NEVER_BLOCKED = bindparam("now", type_=UTCDateTime), literal(_NEVER, UTCDateTime)
-_IS_THE_ADDRESS = and_(
-    KnownAddress.user_id == _USER,
-    KnownAddress.address == _ADDRESS,
-    KnownAddress.last_success_at > bindparam("known_since", type_=UTCDateTime),
-)
-_IS_KNOWN = select(KnownAddress.address).where(_IS_THE_ADDRESS).exists()
-_IS_BLOCKED_THERE = select(KnownAddress.address).where(_IS_THE_ADDRESS, KnownAddress.blocked_until > _NOW).exists()
+    async def begin(self, *, user_id: UUID | None, name: str, address: str) -> Attempt | None:
+        """Count a guess at an account, or at a folded name that nobody has; TooManyAttempts if it may not be made.
 
-_LIMIT, _STRANGERS_LIMIT = bindparam("limit", type_=Integer), bindparam("strangers_limit", type_=Integer)
-_BEGINS_ANEW = and_(
-    or_(
-        AccountAttempts.failures >= _STRANGERS_LIMIT,
-        AccountAttempts.updated_at <= bindparam("rested_since", type_=UTCDateTime),
-    ),
-    AccountAttempts.blocked_until <= _NOW,
-)
-# A guess whose outcome was never written (the server died, the database was full) does not count for ever.
-_SO_FAR = case(
-    (AccountAttempts.updated_at <= bindparam("settled_since", type_=UTCDateTime), AccountAttempts.failures),
-    else_=AccountAttempts.attempts,
-)
-_BEGIN = Statement(
-    insert(cast("Table", AccountAttempts.__table__))
-    .from_select(
-        ["key", "attempts", "failures", "blocked_until", "updated_at"],
-        select(_KEY, literal(1), literal(0), _NEVER_BLOCKED, _NOW).where(~_IS_BLOCKED_THERE),
-        include_defaults=False,
-    )
-    .on_conflict_do_update(
-        index_elements=[AccountAttempts.key],
-        set_={
-            "attempts": case((_BEGINS_ANEW, 1), else_=_SO_FAR + 1),
-            "failures": case((_BEGINS_ANEW, 0), else_=AccountAttempts.failures),
-            "updated_at": _NOW,
-        },
-        where=or_(
-            _BEGINS_ANEW,
-            and_(_IS_KNOWN, _SO_FAR < _LIMIT),
-            and_(~_IS_KNOWN, _SO_FAR < _STRANGERS_LIMIT, AccountAttempts.blocked_until <= _NOW),
-        ),
-    )
-    .returning(_IS_KNOWN.label("is_known_address"))
-)
-"""Add one to the account's guesses if there is one left; the database decides between all that try at a time."""
-_BLOCKED_UNTIL = Statement(
-    select(
-        select(KnownAddress.blocked_until).where(_IS_THE_ADDRESS).scalar_subquery().label("there"),
-        select(AccountAttempts.blocked_until).where(AccountAttempts.key == _KEY).scalar_subquery().label("elsewhere"),
-    )
-)
+        `address` comes from throttle.address_key.
+        """
+        if not self._is_on:
+            return None
+        key = _key(user_id, name)
+        guess = {"of_key": key, "of_user": user_id, "of_address": address}
+        counted = None if self._db.is_sqlite else await patience.ask(self._beginning.ask(guess))
+        moment = self._moment()
+        counted = counted or await self._db.ask(statements.BEGIN, guess | moment)
+        if counted is not None:
+            return Attempt(key, user_id, address, counted["is_known_address"])
+        until = await self._db.ask(statements.BLOCKED_UNTIL, guess | moment)
+        assert until
+        now = moment["now"]
+        blocked_until = until["there"] if until["there"] and until["there"] > now else until["elsewhere"] or now
+        raise TooManyAttempts("account", ceil((blocked_until - now).total_seconds()))
 
-_WAS_KNOWN = bindparam("is_known_address", type_=Boolean)
-# What strangers did stays counted: their guesses do not become free because the owner signs in somewhere else.
-_UNDONE = func.coalesce(select(KnownAddress.failures).where(_IS_THE_ADDRESS).scalar_subquery(), 0)
-# First of all the user's row: an account that is being changed or deleted is waited for, and not in a circle.
-_owner = select(User.id).where(User.id == _USER).with_for_update(read=True, key_share=True).cte("owner")
-_forgive = (
-    update(AccountAttempts)
-    .where(AccountAttempts.key == _KEY, select(_owner.c.id).exists())
-    .values(
-        attempts=case((_WAS_KNOWN, _less(AccountAttempts.attempts, _UNDONE + 1)), else_=0),
-        failures=case((_WAS_KNOWN, _less(AccountAttempts.failures, _UNDONE)), else_=0),
-        blocked_until=case((_WAS_KNOWN, AccountAttempts.blocked_until), else_=_NEVER_BLOCKED),
-    )
-    .returning(AccountAttempts.key)
-    .execution_options(synchronize_session=False)
-)
-_fresh = {"failures": 0, "blocked_until": _NEVER_BLOCKED, "last_success_at": _NOW}
-_know = (
-    insert(cast("Table", KnownAddress.__table__))
-    .from_select(
-        ["user_id", "address", *_fresh],
-        select(_owner.c.id, _ADDRESS, *_fresh.values()).where(_owner.c.id == _USER),
-        include_defaults=False,
-    )
-    .on_conflict_do_update(index_elements=[KnownAddress.user_id, KnownAddress.address], set_=_fresh)
-    .returning(KnownAddress.address)
-)
-_FORGIVE, _KNOW = Statement(_forgive), Statement(_know)
-_SUCCEED = Statement(_forgive.add_cte(_know.cte("known")))
-"""Both at once, on PostgreSQL, where a statement comes to see nothing of what its other half does."""
+    async def failed(self, attempt: Attempt | None) -> None:
+        """The password was wrong: make the next one from there wait."""
+        if attempt is None:
+            return
+        now = clock.now()
+        account = update(AccountAttempts).where(AccountAttempts.key == attempt.key)
+        one_more = account.values(failures=AccountAttempts.failures + 1).returning(AccountAttempts.failures)
+        async with self._db.write() as tx:
+            wait = self._wait(await tx.scalar(one_more) or 0, self._strangers_limit)
+            if attempt.is_known_address:
+                address = update(KnownAddress).where(
+                    KnownAddress.user_id == attempt.user_id, KnownAddress.address == attempt.address
+                )
+                limit = max(1, self._limit - self._strangers_limit)
+                # At the limit only after the longest wait: it begins anew.
+                counted = case((KnownAddress.failures >= limit, 1), else_=KnownAddress.failures + 1)
+                from_there = await tx.scalar(address.values(failures=counted).returning(KnownAddress.failures))
+                if own_wait := self._wait(from_there or 0, limit):
+                    await tx.execute(address.values(blocked_until=now + own_wait))
+            if wait and (not attempt.is_known_address or wait == self._lock):
+                await tx.execute(account.values(blocked_until=now + wait))
 
+    async def succeeded(self, attempt: Attempt | None, tx: AsyncSession | None = None) -> None:
+        """The password was right: forget the guesses from there, and know the address from now on.
 
-async def begin(db: Database, settings: Settings, *, user_id: UUID | None, name: str, address: str) -> Attempt:
-    """Count a guess at an account, or at a folded name that nobody has; TooManyAttempts if it may not be made.
+        In a transaction of its own, or of all that are right at this moment, unless there is one.
+        """
+        if attempt is None or attempt.user_id is None:
+            return
+        right = {"of_key": attempt.key, "of_user": attempt.user_id, "of_address": attempt.address}
+        right["is_known_address"] = attempt.is_known_address
+        moment = _since(clock.now())
+        if self._db.is_sqlite:
+            async with nullcontext(tx) if tx is not None else self._db.write() as own:
+                await self._db.ask(statements.FORGIVE, right | moment, own)
+                await self._db.ask(statements.KNOW, right | moment, own)
+        elif tx is not None or await patience.ask(self._succeeding.ask(right)) is None:
+            await self._db.ask(statements.SUCCEED, right | moment, tx)
 
-    `address` comes from throttle.address_key.
-    """
-    now, key = clock.now(), _key(user_id, name)
-    asked = {"of_key": key, **_at(user_id, address, now)}
-    limits = {
-        "limit": settings.throttle_account_max_failures,
-        "strangers_limit": _strangers_limit(settings),
-        "rested_since": now - _lock(settings),
-        "settled_since": now - _SETTLED_AFTER,
-    }
-    counted = await db.ask(_BEGIN, asked | limits)
-    if counted is not None:
-        return Attempt(key, user_id, address, counted["is_known_address"])
-    until = await db.ask(_BLOCKED_UNTIL, asked)
-    assert until
-    blocked_until = until["there"] if until["there"] and until["there"] > now else until["elsewhere"] or now
-    raise TooManyAttempts("account", ceil((blocked_until - now).total_seconds()))
+    async def taken_back(self, attempt: Attempt | None) -> None:
+        """The password was not looked at after all: nothing has been guessed."""
+        if attempt is None:
+            return
+        account = update(AccountAttempts).where(AccountAttempts.key == attempt.key)
+        async with self._db.write() as tx:
+            await tx.execute(account.values(attempts=less(AccountAttempts.attempts, 1)))
 
+    async def _begin_together(self, guesses: Sequence[Row]) -> Sequence[Row | None]:
+        return await self._ask_together(statements.BEGIN_TOGETHER, guesses, self._moment())
 
-async def failed(tx: AsyncSession, settings: Settings, attempt: Attempt) -> None:
-    """The password was wrong: make the next one from there wait."""
-    now = clock.now()
-    account = update(AccountAttempts).where(AccountAttempts.key == attempt.key)
-    failures = await tx.scalar(
-        account.values(failures=AccountAttempts.failures + 1).returning(AccountAttempts.failures)
-    )
-    strangers_limit = _strangers_limit(settings)
-    wait = _wait(settings, failures or 0, strangers_limit)
-    if attempt.is_known_address:
-        address = update(KnownAddress).where(
-            KnownAddress.user_id == attempt.user_id, KnownAddress.address == attempt.address
-        )
-        limit = max(1, settings.throttle_account_max_failures - strangers_limit)
-        # At the limit only after the longest wait: it begins anew.
-        counted = case((KnownAddress.failures >= limit, 1), else_=KnownAddress.failures + 1)
-        from_there = await tx.scalar(address.values(failures=counted).returning(KnownAddress.failures))
-        if own_wait := _wait(settings, from_there or 0, limit):
-            await tx.execute(address.values(blocked_until=now + own_wait))
-    if wait and (not attempt.is_known_address or wait == _lock(settings)):
-        await tx.execute(account.values(blocked_until=now + wait))
+    async def _succeed_together(self, rights: Sequence[Row]) -> Sequence[Row | None]:
+        return await self._ask_together(statements.SUCCEED_TOGETHER, rights, _since(clock.now()))
 
+    async def _ask_together(
+        self, statement: Statement, guesses: Sequence[Row], moment: Mapping[str, Any]
+    ) -> Sequence[Row | None]:
+        """Return what the statement says of the first guess at each account; the others are for the caller alone."""
+        first: dict[str, int] = {}
+        for number, guess in enumerate(guesses):
+            first.setdefault(guess["of_key"], number)
+        each = {f"{name}s": [guesses[number][name] for number in first.values()] for name in guesses[0]}
+        answers = {first[row["key"]]: row for row in await self._db.ask_all(statement, {**each, **moment})}
+        return [answers.get(number) for number in range(len(guesses))]
 
-async def succeeded(db: Database, attempt: Attempt | None, tx: AsyncSession | None = None) -> None:
-    """The password was right: forget the guesses from there, and know the address from now on.
+    def _moment(self) -> dict[str, Any]:
+        now = clock.now()
+        limits = {"limit": self._limit, "strangers_limit": self._strangers_limit}
+        return {**_since(now), **limits, "rested_since": now - self._lock, "settled_since": now - _SETTLED_AFTER}
 
-    In a transaction of its own unless there is one.
-    """
-    if attempt is None or attempt.user_id is None:
-        return
-    values = {"of_key": attempt.key, "is_known_address": attempt.is_known_address}
-    values |= _at(attempt.user_id, attempt.address, clock.now())
-    if not db.is_sqlite:
-        await db.ask(_SUCCEED, values, tx)
-        return
-    async with nullcontext(tx) if tx is not None else db.write() as own:
-        await db.ask(_FORGIVE, values, own)
-        await db.ask(_KNOW, values, own)
-
-
-async def taken_back(tx: AsyncSession, attempt: Attempt) -> None:
-    """The password was not looked at after all: nothing has been guessed."""
-    account = update(AccountAttempts).where(AccountAttempts.key == attempt.key)
-    await tx.execute(account.values(attempts=_less(AccountAttempts.attempts, 1)))
+    def _wait(self, failures: int, limit: int) -> timedelta:
+        if failures >= limit:
+            return self._lock
+        beyond = failures - self._free
+        if beyond <= 0:
+            return timedelta(0)
+        return timedelta(seconds=min(2 ** (beyond - 1), self._max_wait_seconds))
 
 
 async def forget(tx: AsyncSession, user_id: UUID) -> None:
     """Nothing has been guessed yet: the password is a new one."""
     mine = AccountAttempts.key == _key(user_id, "")
-    await tx.execute(update(AccountAttempts).where(mine).values(attempts=0, failures=0, blocked_until=_NEVER))
+    await tx.execute(update(AccountAttempts).where(mine).values(attempts=0, failures=0, blocked_until=NEVER))
     known = KnownAddress.user_id == user_id
-    await tx.execute(update(KnownAddress).where(known).values(failures=0, blocked_until=_NEVER))
+    await tx.execute(update(KnownAddress).where(known).values(failures=0, blocked_until=NEVER))
 
 
-def _at(user_id: UUID | None, address: str, now: datetime) -> dict[str, Any]:
-    return {"of_user": user_id, "of_address": address, "now": now, "known_since": now - KNOWN_FOR}
+def _since(now: datetime) -> dict[str, datetime]:
+    return {"now": now, "known_since": now - KNOWN_FOR}
 
 
 def _key(user_id: UUID | None, name: str) -> str:
     """Return the key of an account, whichever of its names was used, or of a name without one."""
     return opaque.digest((f"name {name}" if user_id is None else f"user {user_id}").encode("utf-8", "surrogatepass"))
-
-
-def _strangers_limit(settings: Settings) -> int:
-    """Return how many of the guesses anybody can make; the others only the user's own addresses."""
-    limit = settings.throttle_account_max_failures
-    return limit - min(limit - 1, max(1, limit // 5))
-
-
-def _wait(settings: Settings, failures: int, limit: int) -> timedelta:
-    if failures >= limit:
-        return _lock(settings)
-    beyond = failures - settings.throttle_account_free_failures
-    if beyond <= 0:
-        return timedelta(0)
-    return timedelta(seconds=min(2 ** (beyond - 1), settings.throttle_account_max_wait_seconds))
-
-
-def _lock(settings: Settings) -> timedelta:
-    return timedelta(seconds=settings.throttle_account_lock_seconds)

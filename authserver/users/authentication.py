@@ -13,8 +13,8 @@ from authserver.db import Database
 from authserver.errors import Busy
 from authserver.settings import Settings
 from authserver.throttle import PASSWORDS_BY_ADDRESS, PASSWORDS_BY_CLIENT, Throttle, address_key
-from authserver.users import attempts, finding
-from authserver.users.attempts import Attempt
+from authserver.users import finding
+from authserver.users.attempts import Attempt, Attempts
 from authserver.users.finding import Users
 from authserver.users.models import User
 from authserver.users.passwords import Hasher
@@ -33,17 +33,18 @@ class VerifiedPassword:
     new_hash: str | None
     """The same password under today's parameters, if it was stored under others."""
     attempt: Attempt | None
+    """None: guesses are not counted."""
 
 
 class Authentication:
     """Verifies passwords, and admits those who gave them to what they are for."""
 
     def __init__(self, settings: Settings, db: Database, users: Users, hasher: Hasher, throttle: Throttle) -> None:
-        self._settings = settings
         self._db = db
         self._users = users
         self._hasher = hasher
         self._throttle = throttle
+        self._attempts = Attempts(settings, db)
 
     async def verify_password(
         self, *, identifier: str, password: str, ip: str | None, client_id: str | None
@@ -99,27 +100,21 @@ class Authentication:
             change = update(User).where(is_same)
             async with nullcontext(tx) if tx is not None else self._db.write() as own:
                 await own.execute(change.values(hashed_password=verified.new_hash, updated_at=User.updated_at))
-        await attempts.succeeded(self._db, verified.attempt, tx)
+        await self._attempts.succeeded(verified.attempt, tx)
 
     async def _verify(self, who: UUID | str, password: str, address: str) -> VerifiedPassword | None:
         self._hasher.check_room()
         user = await (finding.by_id(self._db, who) if isinstance(who, UUID) else self._users.by_name(who))
-        attempt = None
-        if self._settings.throttle_enabled:
-            user_id, name = user.id if user else None, text.fold(str(who))
-            attempt = await attempts.begin(self._db, self._settings, user_id=user_id, name=name, address=address)
-        # No connection is held while hashing.
-        try:
+        attempt = await self._attempts.begin(
+            user_id=user.id if user else None, name=text.fold(str(who)), address=address
+        )
+        try:  # no connection is held while hashing
             is_right = await self._hasher.verify(user.hashed_password if user else None, password)
         except Busy:
-            if attempt is not None:
-                async with self._db.write() as tx:
-                    await attempts.taken_back(tx, attempt)
+            await self._attempts.taken_back(attempt)
             raise
         if user is None or not is_right or not user.is_active:
-            if attempt is not None:
-                async with self._db.write() as tx:
-                    await attempts.failed(tx, self._settings, attempt)
+            await self._attempts.failed(attempt)
             return None
         new_hash = await self._rehashed(user.hashed_password, password)
         return VerifiedPassword(user.id, user.username, user.generation, new_hash, attempt)
