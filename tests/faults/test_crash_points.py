@@ -41,7 +41,7 @@ STATEMENT = "authserver.db:Database._ask"
 """One statement past the ORM: its commit too, unless it stands in a transaction."""
 STATEMENT_OF_MANY = "authserver.db:Database.ask_all"
 """The same, for several requests."""
-VERIFIED = "after authserver.users.passwords:Hasher.verify"
+STARTING = "before authserver.sessions.lifecycle:Sessions._start_together"
 ROTATING = "before authserver.sessions.lifecycle:Sessions._rotate_together"
 WRITE = "authserver.db:Database.ask_both"
 FILL = "authserver.tokens.copy:Copy.fill"
@@ -50,8 +50,8 @@ INSTALL = "authserver.tokens.copy:Copy.install"
 POINTS = {
     "register, before the commit": f"{HASHED}, before {COMMIT}",
     "register, after the commit": f"{HASHED}, after {COMMIT}",
-    "sign in, before the commit": f"{VERIFIED}, before {STATEMENT}",
-    "sign in, after the commit": f"{VERIFIED}, after {STATEMENT}",
+    "sign in, before the commit": f"{STARTING}, before {STATEMENT_OF_MANY}",
+    "sign in, after the commit": f"{STARTING}, after {STATEMENT_OF_MANY}",
     "rotate, before the commit": f"{ROTATING}, before {STATEMENT_OF_MANY}",
     "rotate, after the commit": f"{ROTATING}, after {STATEMENT_OF_MANY}",
     "revoke, before the commit": f"before {WRITE}",
