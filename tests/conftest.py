@@ -153,14 +153,10 @@ async def only_programs_deliver(services: Services, monkeypatch: pytest.MonkeyPa
         await tx.execute(delete(LogoutNotice))
 
 
-@pytest.fixture
-async def serve(settings: Settings, tmp_path: Path) -> AsyncIterator[Callable[..., Awaitable[application.Program]]]:
-    """Start `authserver serve` as a process: `program = await serve("--workers", "2", access_token_seconds=60)`.
-
-    It uses the same database as `app`; `issuer` is where it listens unless given.
-    """
-    programs: list[application.Program] = []
-    base = {
+@pytest.fixture(scope="session")
+def server_settings(settings: Settings) -> dict[str, Any]:
+    """What a server of its own has in common with `app`: the same database and Redis, nothing throttles or prunes."""
+    return {
         "database_url": settings.database_url.get_secret_value(),
         "redis_url": settings.redis_url.get_secret_value(),
         "throttle_enabled": settings.throttle_enabled,
@@ -170,8 +166,33 @@ async def serve(settings: Settings, tmp_path: Path) -> AsyncIterator[Callable[..
         "argon2_time_cost": settings.argon2_time_cost,
     }
 
+
+@pytest.fixture(scope="module")
+async def program(
+    server_settings: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[application.Program]:
+    """`authserver serve` as a process, for the tests of a module that change nothing about it.
+
+    Not for longer: it does in the background what a test may wait for `app` to do.
+    """
+    program = application.Program(tmp_path_factory.mktemp("program"), server_settings)
+    await program.ready()
+    yield program
+    program.kill()
+
+
+@pytest.fixture
+async def serve(
+    server_settings: dict[str, Any], tmp_path: Path
+) -> AsyncIterator[Callable[..., Awaitable[application.Program]]]:
+    """Start `authserver serve` as a process: `program = await serve("--workers", "2", access_token_seconds=60)`.
+
+    It uses the same database as `app`; `issuer` is where it listens unless given.
+    """
+    programs: list[application.Program] = []
+
     async def start(*arguments: str, **changes: Any) -> application.Program:
-        program = application.Program(tmp_path, base | changes, *arguments)
+        program = application.Program(tmp_path, server_settings | changes, *arguments)
         programs.append(program)
         await program.ready()
         return program

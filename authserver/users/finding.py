@@ -29,36 +29,36 @@ _BY_NAMES = Statement(
 
 
 class Users:
-    """Finds the users that bearers of tokens speak for: all that are asked for at the same time, with one question."""
+    """Finds users for busy endpoints: all that are asked for at the same time, with one question on PostgreSQL."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
-        self._finding: Gathering[UUID, User | None] = Gathering(self._find, _AT_ONCE)
-        self._finding_names: Gathering[str, User | None] = Gathering(self._find_names, _AT_ONCE)
+        self._finding_by_id: Gathering[UUID, User | None] = Gathering(self._find_by_id, _AT_ONCE)
+        self._finding_by_name: Gathering[str, User | None] = Gathering(self._find_by_name, _AT_ONCE)
 
     async def by_id(self, user_id: UUID) -> User | None:
         """Return what `by_id` returns; the database is asked after this was called, never before."""
         if self._db.is_sqlite:
             return await by_id(self._db, user_id)
-        return await patience.ask(self._finding.ask(user_id))
+        return await patience.ask(self._finding_by_id.ask(user_id))
 
     async def by_name(self, identifier: str) -> User | None:
         """Return what `by_name` returns; the database is asked after this was called, never before."""
         if self._db.is_sqlite:
             return await by_name(self._db, identifier)
-        return await patience.ask(self._finding_names.ask(text.fold(identifier)))
+        return await patience.ask(self._finding_by_name.ask(text.fold(identifier)))
 
-    async def _find_names(self, names: Sequence[str]) -> Sequence[User | None]:
+    async def _find_by_id(self, user_ids: Sequence[UUID]) -> Sequence[User | None]:
+        rows = await self._db.ask_all(_BY_IDS, {"these": list(set(user_ids))})
+        found = {row["id"]: row for row in rows}
+        return [User(**found[user_id]) if user_id in found else None for user_id in user_ids]
+
+    async def _find_by_name(self, names: Sequence[str]) -> Sequence[User | None]:
         usernames, emails = ([name for name in set(names) if _is_email(name) == are] for are in (False, True))
         rows = await self._db.ask_all(_BY_NAMES, {"usernames": usernames, "emails": emails})
         users = [User(**row) for row in rows]
         found = {user.username_key: user for user in users} | {user.email_key: user for user in users}
         return [found.get(name) for name in names]
-
-    async def _find(self, user_ids: Sequence[UUID]) -> Sequence[User | None]:
-        rows = await self._db.ask_all(_BY_IDS, {"these": list(set(user_ids))})
-        found = {row["id"]: row for row in rows}
-        return [User(**found[user_id]) if user_id in found else None for user_id in user_ids]
 
 
 async def by_id(db: Database, user_id: UUID) -> User | None:

@@ -29,7 +29,9 @@ class Cluster:
 
     async def measure(self, seconds: float) -> Sample:
         """Drive all nodes, each with connections of its own."""
-        samples = await asyncio.gather(*(operation.measure(seconds) for operation in self.operations))
+        # First all of it for all of them: who prepares keeps this process busy, and the nodes are to be so together.
+        prepared = [(operation, await operation.prepared(seconds)) for operation in self.operations]
+        samples = await asyncio.gather(*(operation.driven(load, seconds) for operation, load in prepared))
         rate = sum(sample.per_second for sample in samples)
         # Each sample has its own node's processor time, but all of the stores'.
         server = sum(sample.server_us * sample.per_second for sample in samples)

@@ -63,8 +63,12 @@ class Operation:
 
     async def measure(self, seconds: float) -> Sample:
         """Send it over all connections for so long."""
-        sent = (await self.prepared(seconds)).rest()
-        return await driven(self.site.node.port, sent, seconds, self.site.node.workers(), self.site.stores)
+        return await self.driven(await self.prepared(seconds), seconds)
+
+    async def driven(self, prepared: Load, seconds: float) -> Sample:
+        """Send what was prepared, of which the first has been sent already."""
+        node = self.site.node
+        return await driven(node.port, prepared.rest(), seconds, node.workers(), self.site.stores)
 
     async def prepared(self, seconds: float) -> Load:
         """Make what is to be sent in so many seconds, and see that the first of it gets a good answer."""

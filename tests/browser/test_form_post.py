@@ -1,6 +1,5 @@
 """The answer as a form, in a real browser under its Content-Security-Policy, with JavaScript and without."""
 
-from collections.abc import Awaitable, Callable
 from urllib.parse import parse_qs, urlencode
 
 import pytest
@@ -13,9 +12,9 @@ from tests.code_flow import CALLBACK, NewFlow
 
 @pytest.mark.parametrize("has_javascript", [True, False], ids=["with JavaScript", "without"])
 async def test_the_answer_is_posted_to_the_client(
-    browser: Browser, serve: Callable[..., Awaitable[Program]], new_flow: NewFlow, has_javascript: bool
+    browser: Browser, program: Program, new_flow: NewFlow, has_javascript: bool
 ) -> None:
-    flow, program = await new_flow(), await serve()
+    flow = await new_flow()
     (cookie,) = flow.browser.cookies.jar
     context = await browser.new_context(java_script_enabled=has_javascript)
     name = signed_in.cookie_name(flow.services.settings).removeprefix("__Host-")

@@ -1,7 +1,7 @@
 """A person in Chromium signs in, allows, denies, signs out, and does what people do besides."""
 
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
@@ -61,12 +61,12 @@ async def visit(
     request: pytest.FixtureRequest,
     browser: Browser,
     callback: str,
-    serve: Callable[..., Awaitable[Program]],
+    program: Program,
     new_user: NewUser,
     new_client: NewClient,
 ) -> AsyncIterator[Visit]:
     """A visit in which the browser must not complain of anything."""
-    user, program = await new_user(), await serve()
+    user = await new_user()
     app = await new_client(grants=["authorization_code", "refresh_token"], redirect_uris=[callback])
     context = await browser.new_context(
         java_script_enabled=getattr(request, "param", "") != "without scripts", locale="en-GB"

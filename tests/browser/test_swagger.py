@@ -1,6 +1,5 @@
 """A developer presses "Authorize" in Swagger UI and tries an endpoint out."""
 
-from collections.abc import Awaitable, Callable
 from urllib.parse import urlsplit
 
 import pytest
@@ -14,10 +13,8 @@ pytestmark = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 """What a developer has on the first day; tests/test_docs_ui.py runs on both."""
 
 
-async def test_authorize_signs_in_and_try_it_out_answers(
-    page: Page, serve: Callable[..., Awaitable[Program]], new_user: NewUser
-) -> None:
-    user, program = await new_user(), await serve()
+async def test_authorize_signs_in_and_try_it_out_answers(page: Page, program: Program, new_user: NewUser) -> None:
+    user = await new_user()
     hosts, problems = set(), []
     page.on("request", lambda request: hosts.add(urlsplit(request.url).netloc))
     page.on("pageerror", lambda error: problems.append(str(error)))
@@ -47,9 +44,9 @@ async def test_authorize_signs_in_and_try_it_out_answers(
 
 
 async def test_the_code_flow_opens_our_own_page_and_comes_back_signed_in(
-    page: Page, serve: Callable[..., Awaitable[Program]], new_user: NewUser
+    page: Page, program: Program, new_user: NewUser
 ) -> None:
-    user, program = await new_user(), await serve()
+    user = await new_user()
     problems: list[str] = []
     await page.goto(f"{program.url}/docs")
     await page.get_by_role("button", name="Authorize").first.click()
@@ -74,8 +71,7 @@ async def test_the_code_flow_opens_our_own_page_and_comes_back_signed_in(
     assert problems == []
 
 
-async def test_an_answer_to_another_question_is_not_taken(page: Page, serve: Callable[..., Awaitable[Program]]) -> None:
-    program = await serve()
+async def test_an_answer_to_another_question_is_not_taken(page: Page, program: Program) -> None:
     await page.goto(f"{program.url}/docs")
     await page.get_by_role("button", name="Authorize").first.click()
     code_flow = page.locator(".modal-ux .auth-container").filter(has_text="Flow: authorizationCode").first
@@ -89,8 +85,7 @@ async def test_an_answer_to_another_question_is_not_taken(page: Page, serve: Cal
     await expect(code_flow.get_by_text("Logout")).to_have_count(0)
 
 
-async def test_the_form_endpoints_show_their_fields(page: Page, serve: Callable[..., Awaitable[Program]]) -> None:
-    program = await serve()
+async def test_the_form_endpoints_show_their_fields(page: Page, program: Program) -> None:
     await page.goto(f"{program.url}/docs")
     operation = page.locator(".opblock-post").filter(has=page.locator('[data-path="/token"]'))
     await operation.locator(".opblock-summary-control").click()
