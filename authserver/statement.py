@@ -7,11 +7,35 @@ it goes through SQLAlchemy like everything else. Types are converted as SQLAlche
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Dialect, Executable
+from sqlalchemy import CTE, ColumnElement, Dialect, Executable, bindparam, func, select
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.types import TypeEngine
 
 Converter = Callable[[Any], Any]
 Row = dict[str, Any]
+
+
+Kinds = Mapping[str, type[TypeEngine[Any]] | TypeEngine[Any]]
+"""Parameters by name, each with its type."""
+Given = Mapping[str, ColumnElement[Any]]
+"""What a statement is about: the parameters of one, or the columns of many."""
+
+
+def one(kinds: Kinds) -> Given:
+    """Return the parameters of a statement that is about one thing."""
+    return {name: bindparam(name, type_=kind) for name, kind in kinds.items()}
+
+
+def many(kinds: Kinds, name: str) -> CTE:
+    """Return a table of that name whose columns are the same parameters, each a list now; on PostgreSQL."""
+    lists = {name: bindparam(name, type_=ARRAY(kind, dimensions=1)) for name, kind in kinds.items()}
+    return select(*(func.unnest(lists[name], type_=kind).label(name) for name, kind in kinds.items())).cte(name)
+
+
+def columns(table: CTE) -> Given:
+    """Return its columns by name."""
+    return dict(table.c.items())
 
 
 class Statement:

@@ -227,10 +227,10 @@ class Sessions:
         rows = await self._db.ask_all(
             statements.ROTATE_TOGETHER,
             {
-                "family_hashes": list(first),
-                "of_clients": [presented[number][1] for number in first.values()],
-                "generations": [presented[number][0].generation for number in first.values()],
-                "jtis": [access_token.new_jti() for _ in first],
+                "family_hash": list(first),
+                "of_client": [presented[number][1] for number in first.values()],
+                "presented": [presented[number][0].generation for number in first.values()],
+                "jti": [access_token.new_jti() for _ in first],
                 **moment,
             },
         )

@@ -1,8 +1,7 @@
 """The statements of the busiest moments of a session's life, each a decision and a commit (lifecycle.py says when)."""
 
-from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, cast
+from typing import cast
 from uuid import UUID
 
 from sqlalchemy import (
@@ -30,12 +29,11 @@ from sqlalchemy import cast as cast_to
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.sql.dml import ReturningInsert, ReturningUpdate
-from sqlalchemy.types import TypeEngine
 
 from authserver.clients.models import Client
 from authserver.db import UTCDateTime
 from authserver.sessions.models import LogoutNotice, UserSession
-from authserver.statement import Statement
+from authserver.statement import Given, Kinds, Statement, columns, many, one
 from authserver.tokens.models import DenylistEntry
 from authserver.tokens.truth import SHARING
 from authserver.users.models import User
@@ -63,7 +61,7 @@ def _date(name: str) -> BindParameter[datetime]:
     return bindparam(name, type_=UTCDateTime)
 
 
-_STARTS_WITH: Mapping[str, type[TypeEngine[Any]] | TypeEngine[Any]] = {
+_STARTS_WITH: Kinds = {
     "session_id": Uuid,
     "of_user": Uuid,
     "of_generation": Integer,
@@ -88,9 +86,9 @@ _STARTS_WITH: Mapping[str, type[TypeEngine[Any]] | TypeEngine[Any]] = {
 """What a session is made from."""
 
 
-def _start(given: Mapping[str, ColumnElement[Any]], together: CTE | None = None) -> ReturningInsert[tuple[UUID]]:
+def _start(given: Given, together: CTE | None = None) -> ReturningInsert[tuple[UUID]]:
     """Write a row for each sign-in whose user and client are still what they were; both stay so until the commit."""
-    columns = {
+    row = {
         "id": given["session_id"],
         "user_id": User.id,
         "client_id": Client.id,
@@ -106,24 +104,19 @@ def _start(given: Mapping[str, ColumnElement[Any]], together: CTE | None = None)
     }
     is_user = User.id == given["of_user"]
     rows = (
-        select(*columns.values())
+        select(*row.values())
         .select_from(User if together is None else join(together, User, is_user))
         .join(Client, Client.id == given["of_client"])
         .where(is_user, User.is_active, User.generation == given["of_generation"], Client.is_active)
         .with_for_update(read=True, of=[User, Client], skip_locked=together is not None)
     )
     table = cast("Table", UserSession.__table__)
-    return insert(table).from_select(list(columns), rows, include_defaults=False).returning(UserSession.id)
+    return insert(table).from_select(list(row), rows, include_defaults=False).returning(UserSession.id)
 
 
-START = Statement(_start({name: bindparam(name, type_=kind) for name, kind in _STARTS_WITH.items()}))
-_wanted = select(
-    *(
-        func.unnest(bindparam(name, type_=ARRAY(kind, dimensions=1)), type_=kind).label(name)
-        for name, kind in _STARTS_WITH.items()
-    )
-).cte("wanted")
-START_TOGETHER = Statement(_start(dict(_wanted.c.items()), _wanted))
+START = Statement(_start(one(_STARTS_WITH)))
+_wanted = many(_STARTS_WITH, "wanted")
+START_TOGETHER = Statement(_start(columns(_wanted), _wanted))
 """START for some sign-ins, on PostgreSQL. One whose user or client somebody else works on is left out, for nobody waits
 here: one account does not hold up the others."""
 
@@ -175,12 +168,7 @@ ROTATE = Statement(
 )
 """The compare-and-set: the whole refresh, and its one commit. It waits for whoever works on the session."""
 
-_presented = select(
-    func.unnest(bindparam("family_hashes", type_=ARRAY(String))).label("family_hash"),
-    func.unnest(bindparam("of_clients", type_=ARRAY(String))).label("of_client"),
-    func.unnest(bindparam("generations", type_=ARRAY(Integer)), type_=Integer).label("presented"),
-    func.unnest(bindparam("jtis", type_=ARRAY(String)), type_=String).label("jti"),
-).cte("presented")
+_presented = many({"family_hash": String, "of_client": String, "presented": Integer, "jti": String}, "presented")
 _free = (
     # The client is compared here, and not looked for: its index finds all sessions that it has.
     select(

@@ -142,7 +142,7 @@ class Attempts:
         first: dict[str, int] = {}
         for number, guess in enumerate(guesses):
             first.setdefault(guess["of_key"], number)
-        each = {f"{name}s": [guesses[number][name] for number in first.values()] for name in guesses[0]}
+        each = {name: [guesses[number][name] for number in first.values()] for name in guesses[0]}
         answers = {first[row["key"]]: row for row in await self._db.ask_all(statement, {**each, **moment})}
         return [answers.get(number) for number in range(len(guesses))]
 

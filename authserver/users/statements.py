@@ -4,12 +4,10 @@ Those of one guess run on both databases. On PostgreSQL those of all guesses of 
 somebody else works on is left out, for nobody waits there, and its guess is counted alone afterwards.
 """
 
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, cast
 
 from sqlalchemy import (
-    CTE,
     Boolean,
     ColumnElement,
     Exists,
@@ -28,37 +26,19 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, insert  # SQLite writes ON CONFLICT in the same way
+from sqlalchemy.dialects.postgresql import insert  # SQLite writes ON CONFLICT in the same way
 from sqlalchemy.dialects.postgresql.dml import Insert
-from sqlalchemy.types import TypeEngine
 
 from authserver.db import UTCDateTime
-from authserver.statement import Statement
+from authserver.statement import Given, Kinds, Statement, columns, many, one
 from authserver.users.models import AccountAttempts, KnownAddress, User
 
 NEVER = datetime(1970, 1, 1, tzinfo=UTC)
 """What `blocked_until` is without a wait. Not now: another node's clock may be behind."""
 
-Given = Mapping[str, ColumnElement[Any]]
-"""What is known of a guess: parameters, or columns of those that go together."""
-
-_GUESS: Mapping[str, type[TypeEngine[Any]]] = {"of_key": String, "of_user": Uuid, "of_address": String}
-_RIGHT: Mapping[str, type[TypeEngine[Any]]] = {**_GUESS, "is_known_address": Boolean}
+_GUESS: Kinds = {"of_key": String, "of_user": Uuid, "of_address": String}
+_RIGHT: Kinds = {**_GUESS, "is_known_address": Boolean}
 _NOW, _NEVER = bindparam("now", type_=UTCDateTime), literal(NEVER, UTCDateTime)
-
-
-def _one(kinds: Mapping[str, type[TypeEngine[Any]]]) -> Given:
-    return {name: bindparam(name, type_=kind) for name, kind in kinds.items()}
-
-
-def _many(kinds: Mapping[str, type[TypeEngine[Any]]]) -> CTE:
-    """Return the parameters as columns; each is a list, called `of_keys` for `of_key`."""
-    lists = {name: bindparam(f"{name}s", type_=ARRAY(kind)) for name, kind in kinds.items()}
-    return select(*(func.unnest(lists[name], type_=kinds[name]).label(name) for name in kinds)).cte("guesses")
-
-
-def _columns(cte: CTE) -> Given:
-    return dict(cte.c.items())
 
 
 def less(column: Any, number: Any) -> ColumnElement[int]:
@@ -124,11 +104,11 @@ def _begin(given: Given, is_known: ColumnElement[bool], *which: ColumnElement[bo
     )
 
 
-_guess = _one(_GUESS)
+_guess = one(_GUESS)
 BEGIN = Statement(_begin(_guess, _is_known(_guess)).returning(_is_known(_guess).label("is_known_address")))
 """Add one to the account's guesses if there is one left; the database decides between all that try at a time."""
 
-_guesses = _many(_GUESS)
+_guesses = many(_GUESS, "guesses")
 _has_row = select(AccountAttempts.key).where(AccountAttempts.key == _guesses.c.of_key).exists()
 _free = (
     select(AccountAttempts.key)
@@ -136,9 +116,9 @@ _free = (
     .with_for_update(of=AccountAttempts, skip_locked=True)
     .cte("free")
 )
-_is_known_there = _is_known(_columns(_guesses), _guesses.c.of_key == literal_column("account_attempts.key", String))
+_is_known_there = _is_known(columns(_guesses), _guesses.c.of_key == literal_column("account_attempts.key", String))
 BEGIN_TOGETHER = Statement(
-    _begin(_columns(_guesses), _is_known_there, or_(~_has_row, _guesses.c.of_key.in_(select(_free.c.key)))).returning(
+    _begin(columns(_guesses), _is_known_there, or_(~_has_row, _guesses.c.of_key.in_(select(_free.c.key)))).returning(
         AccountAttempts.key, _is_known_there.label("is_known_address")
     )
 )
@@ -187,7 +167,7 @@ def _know(user: ColumnElement[Any], address: ColumnElement[str], *which: ColumnE
     )
 
 
-_right = _one(_RIGHT)
+_right = one(_RIGHT)
 # First of all the user's row: an account that is being changed or deleted is waited for, and not in a circle.
 _owner = select(User.id).where(User.id == _right["of_user"]).with_for_update(read=True, key_share=True).cte("owner")
 _forgiven = _forgive(_right).where(select(_owner.c.id).exists()).returning(AccountAttempts.key)
@@ -196,7 +176,7 @@ FORGIVE, KNOW = Statement(_forgiven), Statement(_known)
 SUCCEED = Statement(_forgiven.add_cte(_known.cte("known")))
 """Both at once, on PostgreSQL, where a statement comes to see nothing of what its other half does."""
 
-_rights = _many(_RIGHT)
+_rights = many(_RIGHT, "rights")
 _owners = (
     select(User.id)
     .join(_rights, User.id == _rights.c.of_user)
@@ -211,7 +191,7 @@ _theirs = (
     .cte("theirs")
 )
 SUCCEED_TOGETHER = Statement(
-    _forgive(_columns(_theirs))
+    _forgive(columns(_theirs))
     .returning(AccountAttempts.key)
     .add_cte(_know(_theirs.c.of_user, _theirs.c.of_address).returning(KnownAddress.address).cte("known"))
 )
