@@ -161,7 +161,8 @@ class Database:
             async with self.write() if statement.writes else self.read() as own:
                 return await self.ask(statement, values, own)
         async with self._driver() as driver:
-            return await self._ask(driver, statement, values)
+            prepared = statement.prepared(self.engine.dialect)
+            return prepared.row(await driver.fetchrow(prepared.text, *prepared.arguments(values)))
 
     async def ask_all(
         self, statement: Statement, values: Mapping[str, Any], tx: AsyncSession | None = None
@@ -172,17 +173,6 @@ class Database:
         async with self._driver() as driver:
             prepared = statement.prepared(self.engine.dialect)
             return prepared.rows(await driver.fetch(prepared.text, *prepared.arguments(values)))
-
-    async def ask_both(
-        self, statement: Statement, values: Mapping[str, Any], then: Statement
-    ) -> tuple[Row | None, Row | None]:
-        """Run two statements as `ask` does, the second when the first has been committed; on PostgreSQL."""
-        async with self._driver() as driver:
-            return await self._ask(driver, statement, values), await self._ask(driver, then, {})
-
-    async def _ask(self, driver: asyncpg.Connection, statement: Statement, values: Mapping[str, Any]) -> Row | None:
-        prepared = statement.prepared(self.engine.dialect)
-        return prepared.row(await driver.fetchrow(prepared.text, *prepared.arguments(values)))
 
     @asynccontextmanager
     async def _driver(self) -> AsyncIterator[asyncpg.Connection]:

@@ -30,7 +30,7 @@ from authserver.sessions.refresh_token import RefreshToken
 from authserver.sessions.statements import is_alive
 from authserver.settings import Settings
 from authserver.statement import Row
-from authserver.tokens import access_token, truth
+from authserver.tokens import access_token
 from authserver.tokens.denylist import MARGIN, Denylist, session_entry
 
 _Rotated = tuple[Row, datetime]
@@ -362,7 +362,7 @@ class Sessions:
         for because in {because for _, because in sessions}:
             these = [session_id for session_id, reason in sessions if reason == because]
             values = {"these": these, "now": clock.now(), "margin": MARGIN, "because": because}
-            await self._denylist.publish(*await truth.write_by(self._db, statements.END, values))
+            await self._denylist.deny_by(statements.END, values)
         return [None] * len(sessions)
 
     async def end_own(self, tx: AsyncSession, client: Client) -> None:

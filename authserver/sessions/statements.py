@@ -35,7 +35,7 @@ from authserver.db import UTCDateTime
 from authserver.sessions.models import LogoutNotice, UserSession
 from authserver.statement import Given, Kinds, Statement, columns, many, one
 from authserver.tokens.models import DenylistEntry
-from authserver.tokens.truth import SHARING
+from authserver.tokens.truth import SHARING, STATE_COLUMNS
 from authserver.users.models import User
 
 
@@ -248,6 +248,7 @@ END = Statement(
     select(
         select(func.array_agg(_ended.c.entry)).scalar_subquery().label("entries"),
         select(func.array_agg(_ended.c.forget_at)).scalar_subquery().label("forget_at"),
+        *STATE_COLUMNS,
     ).add_cte(
         postgresql_insert(DenylistEntry)
         .from_select(
@@ -260,4 +261,4 @@ END = Statement(
         _noticed,
     )
 )
-"""lifecycle.end for some sessions, and denylist.deny (truth.write_by), on PostgreSQL."""
+"""lifecycle.end for some sessions, and denylist.deny (denylist.deny_by), on PostgreSQL."""

@@ -16,6 +16,7 @@ from contextvars import Context
 from datetime import datetime, timedelta
 from functools import partial
 from time import monotonic
+from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -26,6 +27,7 @@ from authserver.gathering import Gathering
 from authserver.observability import metrics
 from authserver.redis import Redis
 from authserver.settings import Settings
+from authserver.statement import Statement
 from authserver.tokens import protocol, truth
 from authserver.tokens.copy import Copy, Look
 from authserver.tokens.protocol import Duty, Finding, State, Verdict
@@ -146,8 +148,12 @@ class Denylist:
 
     async def _deny_together(self, entries: Sequence[tuple[str, datetime]]) -> Sequence[None]:
         rows = dict(entries)
-        await self.publish(await truth.write_now(self._db, rows), rows)
+        await self.publish(await truth.write_now(self._db, rows, self._lease_seconds), rows)
         return [None] * len(entries)
+
+    async def deny_by(self, statement: Statement, values: Mapping[str, Any]) -> None:
+        """Revoke what a statement (truth.write_by) revokes, in a transaction of its own; on PostgreSQL."""
+        await self.publish(*await truth.write_by(self._db, statement, values, self._lease_seconds))
 
     async def publish(self, state: State, entries: Mapping[str, datetime]) -> None:
         """Return when no process believes a copy that lacks these entries, which the database has."""

@@ -76,8 +76,17 @@ class Duty(Enum):
     NONE = "answer"
 
 
+def is_fresh(state: State, asked_at: float, now: float, lease_seconds: float) -> bool:
+    """Tell whether `duty` may go by a state from before the entries were written, which `now` have been committed.
+
+    It was trusted then, less than a lease ago. Whoever makes another copy since must end that trust first, and then
+    wait until every lease on this one has run out (`may_refill`): the entries are in the database before that.
+    """
+    return state.is_trusted and now - asked_at < lease_seconds
+
+
 def duty(state: State, is_added: bool | None = None) -> Duty:
-    """Say what comes next, by a state read no earlier than the entries were written, and how adding them went."""
+    """Say what comes next, by a state that is fresh or was read under the lock or later, and how adding them went."""
     if not state.is_trusted:
         return Duty.WAIT
     if is_added is None:

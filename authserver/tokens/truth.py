@@ -7,6 +7,7 @@ either, a process that stops cannot keep the lock.
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from time import monotonic
 from typing import Any
 
 from sqlalchemy import DateTime, String, bindparam, func, select, update
@@ -28,8 +29,8 @@ _AT_ONCE = 200
 """Rows that are read together; more would keep the event loop from everything else for too long."""
 SHARING = sharing(_LOCK)
 """A condition for a statement that writes entries (`write_by`)."""
-_COLUMNS = (DenylistState.is_trusted, DenylistState.epoch, DenylistState.run, DenylistState.marker)
-_STATE = Statement(select(*_COLUMNS))
+STATE_COLUMNS = (DenylistState.is_trusted, DenylistState.epoch, DenylistState.run, DenylistState.marker)
+_STATE = Statement(select(*STATE_COLUMNS))
 _PAGE = Statement(
     select(DenylistEntry.number, DenylistEntry.entry, DenylistEntry.forget_at)
     .where(DenylistEntry.number > bindparam("after"), DenylistEntry.number <= bindparam("until"))
@@ -40,11 +41,16 @@ _COUNT = Statement(select(func.max(DenylistEntry.number).label("last")).where(al
 
 _THESE, _UNTIL = bindparam("these", type_=ARRAY(String)), bindparam("until", type_=ARRAY(DateTime(timezone=True)))
 _WRITE = Statement(
-    postgresql_insert(DenylistEntry)
-    .from_select(
-        ["entry", "forget_at"], select(func.unnest(_THESE), func.unnest(_UNTIL)).where(SHARING), include_defaults=False
+    select(*STATE_COLUMNS).add_cte(
+        postgresql_insert(DenylistEntry)
+        .from_select(
+            ["entry", "forget_at"],
+            select(func.unnest(_THESE), func.unnest(_UNTIL)).where(SHARING),
+            include_defaults=False,
+        )
+        .on_conflict_do_nothing()
+        .cte("written")
     )
-    .on_conflict_do_nothing()
 )
 _FIND = Statement(
     select(
@@ -56,7 +62,7 @@ _FIND = Statement(
         .where(DenylistEntry.entry == func.any(_THESE))
         .scalar_subquery()
         .label("forget_at"),
-        *_COLUMNS,
+        *STATE_COLUMNS,
     )
 )
 
@@ -66,14 +72,25 @@ async def share(db: Database, tx: AsyncSession) -> None:
     await db.lock(tx, _LOCK, shared=True)
 
 
-async def write_by(db: Database, statement: Statement, values: Mapping[str, Any]) -> Entries:
+async def write_by(db: Database, statement: Statement, values: Mapping[str, Any], lease_seconds: float) -> Entries:
     """Run a statement that writes entries on the condition `SHARING`; return state and entries. On PostgreSQL.
 
-    It returns one row: `entries` and `forget_at`, two arrays (null if there are none). It is a transaction of its own,
-    and the state is read after it: what the statement itself saw may be older than its lock, and so hide a new copy.
+    It returns one row: `entries` and `forget_at`, two arrays (null if there are none), and `STATE_COLUMNS`.
     """
-    written, state = await db.ask_both(statement, values, then=_STATE)
-    return _state(state), _entries(written)
+    state, row = await _write(db, statement, values, lease_seconds)
+    return state, _entries(row)
+
+
+async def _write(
+    db: Database, statement: Statement, values: Mapping[str, Any], lease_seconds: float
+) -> tuple[State, Row | None]:
+    """Run it, a transaction of its own; the state it saw is older than its lock, so it may be read once more."""
+    asked_at = monotonic()
+    row = await db.ask(statement, values)
+    state = _state(row)
+    if not protocol.is_fresh(state, asked_at, monotonic(), lease_seconds):
+        state = await state_now(db)
+    return state, row
 
 
 def _state(row: Row | None) -> State:
@@ -84,11 +101,12 @@ def _entries(row: Row | None) -> dict[str, datetime]:
     return dict(zip(row["entries"] or (), row["forget_at"] or (), strict=True)) if row else {}
 
 
-async def write_now(db: Database, entries: Mapping[str, datetime]) -> State:
+async def write_now(db: Database, entries: Mapping[str, datetime], lease_seconds: float) -> State:
     """Add entries, as `write_by` does; return the state."""
     these = sorted(entries)  # as in `write`
-    _, state = await db.ask_both(_WRITE, {"these": these, "until": [entries[entry] for entry in these]}, then=_STATE)
-    return _state(state)
+    values = {"these": these, "until": [entries[entry] for entry in these]}
+    state, _ = await _write(db, _WRITE, values, lease_seconds)
+    return state
 
 
 async def write(db: Database, tx: AsyncSession, entries: Mapping[str, datetime]) -> None:

@@ -37,13 +37,11 @@ REVOKED_SECONDS = 10.0
 
 COMMIT = "sqlalchemy.ext.asyncio:AsyncSession.commit"
 HASHED = "after authserver.users.passwords:Hasher.hash"
-STATEMENT = "authserver.db:Database._ask"
+STATEMENT, STATEMENT_OF_MANY = "authserver.db:Database.ask", "authserver.db:Database.ask_all"
 """One statement past the ORM: its commit too, unless it stands in a transaction."""
-STATEMENT_OF_MANY = "authserver.db:Database.ask_all"
-"""The same, for several requests."""
 STARTING = "before authserver.sessions.lifecycle:Sessions._start_together"
 ROTATING = "before authserver.sessions.lifecycle:Sessions._rotate_together"
-WRITE = "authserver.db:Database.ask_both"
+WRITE = "authserver.tokens.truth:_write"
 FILL = "authserver.tokens.copy:Copy.fill"
 ADD = "authserver.tokens.copy:Copy.add"
 INSTALL = "authserver.tokens.copy:Copy.install"
@@ -55,7 +53,7 @@ POINTS = {
     "rotate, before the commit": f"{ROTATING}, before {STATEMENT_OF_MANY}",
     "rotate, after the commit": f"{ROTATING}, after {STATEMENT_OF_MANY}",
     "revoke, before the commit": f"before {WRITE}",
-    "revoke, before the state is read": f"before {WRITE}, after {STATEMENT}",
+    "revoke, after the commit": f"before {WRITE}, after {STATEMENT}",
     "revoke, before Redis": f"after {WRITE}, before {ADD}",
     "revoke, after Redis": f"after {WRITE}, after {ADD}",
     "revoke, after distrust": f"after {WRITE}, after {ADD}, after {COMMIT}",
@@ -184,8 +182,8 @@ async def test_a_revocation_that_was_not_committed_can_be_repeated(house: House,
 @pytest.mark.parametrize(
     ("point", "kind"),
     [
-        ("before the state is read", "access_token"),
-        ("before the state is read", "refresh_token"),
+        ("after the commit", "access_token"),
+        ("after the commit", "refresh_token"),
         ("before Redis", "access_token"),
         ("before Redis", "refresh_token"),
         ("after Redis", "access_token"),

@@ -23,6 +23,7 @@ from tests.servers import Valkey
 from tests.stores import Stores
 
 PATIENCE_SECONDS = 10.0
+LEASE_SECONDS = 1.0
 ALONE, SHARED = "pg_advisory_xact_lock", "pg_advisory_xact_lock_shared"
 
 
@@ -62,12 +63,12 @@ async def count(database: Database) -> None:
 
 
 async def write(database: Database) -> None:
-    await truth.write_now(database, {"j:one": clock.now() + timedelta(hours=1)})
+    await truth.write_now(database, {"j:one": clock.now() + timedelta(hours=1)}, LEASE_SECONDS)
 
 
 async def end(database: Database) -> None:
     values = {"these": [uuid4()], "now": clock.now(), "margin": timedelta(0), "because": "revoked"}
-    await truth.write_by(database, statements.END, values)
+    await truth.write_by(database, statements.END, values, LEASE_SECONDS)
 
 
 @pytest.mark.parametrize(("work", "others"), [(count, SHARED), (write, ALONE), (end, ALONE)])
@@ -101,6 +102,31 @@ async def test_a_process_that_stands_still_does_not_keep_the_lock(
         finally:
             is_to_stand.set()
             may_go_on.set()
+
+
+@pytest.mark.parametrize(
+    ("before", "meanwhile", "lease_seconds", "is_read_again"),
+    [
+        ("FALSE", "TRUE", LEASE_SECONDS, True),  # a copy that lacks what is being written
+        ("TRUE", "FALSE", LEASE_SECONDS, False),  # whoever makes another one will find what was written
+        ("TRUE", "FALSE", 0.0, True),
+    ],
+)
+async def test_a_state_from_before_the_lock_is_read_again_if_it_may_hide_a_new_copy(
+    engine: AsyncEngine, url: str, before: str, meanwhile: str, lease_seconds: float, is_read_again: bool
+) -> None:
+    change = "UPDATE denylist_state SET is_trusted = {}, epoch = {}"
+    async with engine.begin() as connection:
+        await connection.execute(text(change.format(before, 7)))
+    database = Database(Settings(_env_file=None, database_url=url))
+    async with held(engine, ALONE) as connection:
+        entries = {"j:one": clock.now() + timedelta(hours=1)}
+        writing = asyncio.create_task(truth.write_now(database, entries, lease_seconds))
+        await eventually(lambda: is_waited_for(connection), PATIENCE_SECONDS)
+        await connection.execute(text(change.format(meanwhile, 8)))
+    state = await writing
+    assert (state.is_trusted, state.epoch) == ((meanwhile == "TRUE", 8) if is_read_again else (before == "TRUE", 7))
+    await database.close()
 
 
 @pytest.fixture

@@ -27,6 +27,7 @@ from tests.model.world import (
     Refill,
     Steps,
     World,
+    Writing,
     age_epochs,
     fresh_name,
     in_order,
@@ -41,7 +42,6 @@ class Machinery:
 
     commits_before_redis: bool = True
     commits_before_200: bool = True
-    reads_after_the_commit: bool = True
     locks_the_count: bool = True
     locks_the_install: bool = True
     copies_what_came_meanwhile: bool = True
@@ -148,6 +148,13 @@ def _tick(model: Model, world: World) -> Steps:
         is_old = poll is not None and poll.asked_at <= -model.lease - model.memory
         return Node(lease if lease.until > -model.memory else protocol.NO_LEASE, None if is_old else poll)
 
+    def writing(before: Writing | None) -> Writing | None:
+        if before is None or before.asked_at is None:
+            return before
+        oldest = -model.lease - model.memory
+        state = before.state if before.asked_at - 1 > oldest else protocol.NEVER_TRUSTED  # it is of no use any more
+        return before._replace(state=state, asked_at=max(before.asked_at - 1, oldest))
+
     def publishing(before: Publishing | None) -> Publishing | None:
         if before is None or before.waits_until is None:
             return before
@@ -158,6 +165,7 @@ def _tick(model: Model, world: World) -> Steps:
         world._replace(
             known=world.known._replace(since=max(world.known.since - 1, model.long_ago)),
             nodes=tuple(map(node, world.nodes)),
+            writer=writing(world.writer),
             revoker=publishing(world.revoker),
             finder=publishing(world.finder),
         ),
@@ -166,32 +174,36 @@ def _tick(model: Model, world: World) -> Steps:
 
 def _revoke(model: Model, world: World) -> Steps:
     """The client's request, which it may repeat after a crash or a 503, until it has its 200."""
-    machinery = model.machinery
+    machinery, writer = model.machinery, world.writer
     is_locked = machinery.locks_the_install and world.refill is not None and world.refill.stage != "copied"
-    if world.is_being_written():
-        yield "revoke: commit", world._replace(revoker=None, is_committed=True)
-    elif model.revokes and world.revoker is None and not world.is_acknowledged:
-        if world.is_committed or not machinery.reads_after_the_commit:
-            yield "revoke: read the state", world._replace(revoker=Publishing(world.db))
-        elif not is_locked:
-            writing = Publishing(world.db, is_committed=False)
-            yield "revoke: write", world._replace(revoker=writing)
-            if not machinery.commits_before_redis:
-                yield "revoke: Redis first", put(world, world.master, world.master._replace(has_entry=True))
-            if not machinery.commits_before_200:
-                yield "revoke: 200 first", world._replace(revoker=writing, is_acknowledged=True)
-    elif world.revoker is not None and not world.is_committed and not is_locked:  # of the mutant that has read before
-        yield "revoke: write and commit", world._replace(is_committed=True)
+    if writer is None:
+        if model.revokes and world.revoker is None and not world.is_acknowledged:
+            if world.is_committed:
+                yield "revoke: read the state", world._replace(revoker=Publishing(world.db))
+            else:
+                yield "revoke: begin", world._replace(writer=Writing(world.db, 0))
+    elif writer.has_written:
+        is_good = writer.asked_at is None or protocol.is_fresh(writer.state, writer.asked_at, 0, model.lease)
+        revoker = Publishing(writer.state) if is_good else None
+        yield "revoke: commit", world._replace(writer=None, revoker=revoker, is_committed=True)
+        yield "crash: the writer", world._replace(writer=None)
+    elif not is_locked:
+        writing = world._replace(writer=writer._replace(has_written=True))
+        yield "revoke: write", writing
+        yield "revoke: write, read the state", world._replace(writer=Writing(world.db, None, has_written=True))
+        if not machinery.commits_before_redis:
+            yield "revoke: Redis first", put(writing, world.master, world.master._replace(has_entry=True))
+        if not machinery.commits_before_200:
+            yield "revoke: 200 first", writing._replace(is_acknowledged=True)
 
 
 def _publish(model: Model, world: World) -> Steps:
     """What is owed before the revoker answers 200, or a check "revoked"."""
     if world.revoker is not None:
         yield "crash: the revoker", world._replace(revoker=None)
-        if world.revoker.is_committed and world.is_committed:
-            for label, after, left in _owe(model, world, world.revoker):
-                is_done = left is None
-                yield f"revoke: {label}", after._replace(revoker=left, is_acknowledged=world.is_acknowledged or is_done)
+        for label, after, left in _owe(model, world, world.revoker):
+            is_done = left is None
+            yield f"revoke: {label}", after._replace(revoker=left, is_acknowledged=world.is_acknowledged or is_done)
     if world.finder is not None:
         yield "crash: the finder", world._replace(finder=None)
         for label, after, left in _owe(model, world, world.finder):

@@ -83,6 +83,17 @@ MUTANTS = [
     _with("distrust begins no new epoch", "S1", distrust=lambda current, _suspect: current._replace(is_trusted=False)),
     _with("a failed add only waits", "S1", duty=_duty_after_a_failed_add),
     _with("a failed add is good enough", "S1", duty=_duty_that_trusts_the_add),
+    _with(
+        "a revocation goes by a state from long before its commit",
+        "S1",
+        {"memory": 2},
+        is_fresh=lambda state, *_: state.is_trusted,
+    ),
+    _with(
+        "a revocation goes by a state without trust from before its commit",
+        "S1",
+        is_fresh=lambda _state, asked_at, now, lease: now - asked_at < lease,
+    ),
     _with("an epoch seems older than it is", "S1", notice=lambda _known, state, _now: Distrust(state.epoch, -9)),
     _with("the refill does not wait", "S1", may_refill=lambda *_: True),
     _with(
@@ -99,7 +110,6 @@ MUTANTS = [
     _with("a replaced process is nobody's business", "liveness", {"revokes": False}, compare=_compare_without_run),
     _without("Redis comes before the database", "S3", "commits_before_redis"),
     _without("the 200 comes before the commit", "S1", "commits_before_200"),
-    _without("a revocation trusts a state from before its commit", "S1", "reads_after_the_commit"),
     _without("the first pass counts without a lock", "S1", "locks_the_count"),
     _without("the second pass has no lock", "S1", "locks_the_install"),
     _without("there is no second pass", "S1", "copies_what_came_meanwhile"),

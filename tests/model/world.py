@@ -46,9 +46,17 @@ class Publishing(NamedTuple):
     """Somebody who owes something before others may hear of the entry (protocol.duty)."""
 
     state: State
-    is_committed: bool = True
-    is_added: bool | None = None
     waits_until: float | None = None
+
+
+class Writing(NamedTuple):
+    """A revocation that is not committed yet, and the state as it was when its statement began."""
+
+    state: State
+    asked_at: int | None
+    """When it began; None if the state was read in a statement of its own, under the lock."""
+    has_written: bool = False
+    """It shares the lock; before that, it may wait for it."""
 
 
 class Refill(NamedTuple):
@@ -85,6 +93,7 @@ class World(NamedTuple):
     """A former master that some still talk to."""
     nodes: tuple[Node, ...] = (Node(), Node())
     is_committed: bool = False
+    writer: Writing | None = None
     revoker: Publishing | None = None
     finder: Publishing | None = None
     """Somebody who has found the entry in the database: a check, or reconcile."""
@@ -104,7 +113,7 @@ class World(NamedTuple):
 
     def is_being_written(self) -> bool:
         """Tell whether a revocation is between its write and its commit."""
-        return self.revoker is not None and not self.revoker.is_committed
+        return self.writer is not None and self.writer.has_written
 
 
 Steps = Iterator[tuple[str, World]]
@@ -154,7 +163,7 @@ def _names(world: World) -> Iterator[str]:
 
 def _holders(world: World) -> Iterator[State | Refill | Late]:
     yield world.db
-    for waiting in (world.revoker, world.finder, world.refill):
+    for waiting in (world.writer, world.revoker, world.finder, world.refill):
         if waiting is not None:
             yield waiting.state
     for holder in (world.refill, world.late):
@@ -188,6 +197,7 @@ def _rename(world: World, epochs: int, run: str) -> World:
         master=master,
         old=process(world.old),
         nodes=tuple(map(node, world.nodes)),
+        writer=world.writer and world.writer._replace(state=_state(world.writer.state, epochs, run)),
         revoker=publishing(world.revoker),
         finder=publishing(world.finder),
         refill=refill
