@@ -1,5 +1,7 @@
 """How to get to the database: the pool of connections, what each is told first, and what can go wrong on the way."""
 
+from math import inf
+from time import monotonic
 from typing import Any
 
 import asyncpg
@@ -24,6 +26,9 @@ FAILURES = (DBAPIError, PoolTimeout, OSError, TimeoutError, *_OF_THE_DRIVER)
 
 ISOLATION = "READ COMMITTED"
 """Each statement sees what was committed before it: who has waited for a lock must see what the others did."""
+_MOST_IDLE_SECONDS = 120
+"""Firewalls and load balancers forget a connection that is not used, often after four minutes, and tell neither end."""
+_RETURNED_AT = "returned at"
 WITH_WAIT = 1.6
 """So many times DATABASE_TIMEOUT_SECONDS a transaction may take if it first had to wait for a connection."""
 
@@ -53,6 +58,7 @@ def create(settings: Settings) -> AsyncEngine:
     pool: dict[str, Any] = {
         "pool_size": settings.database_pool_size,
         "max_overflow": 0,
+        "pool_use_lifo": True,  # PostgreSQL has a process for each: few of them that work much are quicker than many
         "pool_timeout": timeout,
         "hide_parameters": True,  # they would be in the logs of every failed statement
     }
@@ -75,14 +81,21 @@ def create(settings: Settings) -> AsyncEngine:
             "idle_in_transaction_session_timeout": str(int(timeout * 1000 * WITH_WAIT * 1.25)),
         }
     engine = create_async_engine(url, connect_args=arguments, isolation_level=ISOLATION, **pool)
-    event.listen(engine.sync_engine, "checkout", _refuse_closed)
+    event.listen(engine.sync_engine, "checkin", _note_return)
+    event.listen(engine.sync_engine, "checkout", _refuse_dead)
     return engine
 
 
-def _refuse_closed(dbapi_connection: Any, _record: Any, _proxy: Any) -> None:
-    """Have the pool replace a connection that the server has closed meanwhile; costs no round trip."""
+def _note_return(_dbapi_connection: Any, record: Any) -> None:
+    record.info[_RETURNED_AT] = monotonic()
+
+
+def _refuse_dead(dbapi_connection: Any, record: Any, _proxy: Any) -> None:
+    """Have the pool replace a connection that has been closed meanwhile, or may have been; costs no round trip."""
     if dbapi_connection.driver_connection.is_closed():
         raise DisconnectionError("closed by the server")
+    if monotonic() - record.info.get(_RETURNED_AT, inf) > _MOST_IDLE_SECONDS:
+        raise DisconnectionError("unused for so long that a firewall may have forgotten it")
 
 
 def _prepare_sqlite(dbapi_connection: Any, _record: Any) -> None:

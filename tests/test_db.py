@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import QueuePool, String, bindparam, func, select, text
 
+from authserver import engine
 from authserver.clients.models import Client
 from authserver.db import Base, Database
 from authserver.errors import Busy, StoreUnavailable
@@ -133,6 +134,44 @@ async def test_the_quick_way_answers_what_the_orm_answers(
         name: getattr(user_row, name) for name in _names(User)
     }
     assert await narrow.ask(statements.FIND, {"family_hash": "none"}) is None
+
+
+@pytest.fixture
+async def postgres(databases: Stores) -> AsyncIterator[Database]:
+    db = Database(Settings(_env_file=None, database_url=await databases.new_database("postgres")))
+    yield db
+    await db.close()
+
+
+async def process(db: Database) -> int:
+    """Return the number of the process of PostgreSQL that answers."""
+    row = await db.ask(Statement(select(func.pg_backend_pid().label("number"))), {})
+    assert row
+    return int(row["number"])
+
+
+async def two_processes(db: Database) -> set[int]:
+    async with db.read() as one, db.read() as another:
+        return {await tx.scalar(select(func.pg_backend_pid())) or 0 for tx in (one, another)}
+
+
+async def test_the_connection_that_was_used_last_is_used_next(postgres: Database) -> None:
+    assert len(await two_processes(postgres)) == 2
+    assert len({await process(postgres) for _ in range(10)}) == 1
+
+
+async def test_a_connection_that_was_not_used_for_long_is_replaced(
+    postgres: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "_MOST_IDLE_SECONDS", 0.2)
+    before = await two_processes(postgres)
+    at_work = await process(postgres)
+    for _ in range(10):
+        await asyncio.sleep(0.05)
+        assert await process(postgres) == at_work
+    after = await two_processes(postgres)
+    assert before & after == {at_work}
+    assert taken(postgres) == 0
 
 
 async def test_the_quick_way_has_the_same_isolation_whatever_the_database_s_default(databases: Stores) -> None:
