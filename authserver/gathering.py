@@ -38,12 +38,15 @@ class Gathering(Generic[Question, Answer]):
             asked, self._waiting = there[: self._at_once], there[self._at_once :]
             if not asked:
                 break
-            questions = [question for question, _ in asked]
-            (answers,) = await asyncio.gather(self._ask(questions), return_exceptions=True)
+            answers: Sequence[Answer] | Exception
+            try:
+                answers = await self._ask([question for question, _ in asked])
+            except Exception as failure:  # noqa: BLE001 - it is theirs who asked
+                answers = failure
             for number, (_, answer) in enumerate(asked):
                 if answer.done():  # whoever asked has gone
                     continue
-                if isinstance(answers, BaseException):
+                if isinstance(answers, Exception):
                     answer.set_exception(answers)
                 else:
                     answer.set_result(answers[number])

@@ -69,9 +69,12 @@ async def ask(answer: Awaitable[Answer]) -> Answer:
 
     If it has begun, it goes on without us, so what it does must be as good done twice.
     """
-    with share(REQUEST_SECONDS) as allowed:
-        try:
-            async with asyncio.timeout(allowed):
-                return await answer
-        except TimeoutError:
-            raise StoreUnavailable("database", "no answer in time") from None
+    left, began = _left.get(), monotonic()  # `share`, without its generator
+    try:
+        async with asyncio.timeout(REQUEST_SECONDS if left is None else left.seconds):
+            return await answer
+    except TimeoutError:
+        raise StoreUnavailable("database", "no answer in time") from None
+    finally:
+        if left is not None:
+            left.seconds -= monotonic() - began

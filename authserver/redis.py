@@ -99,10 +99,11 @@ class Line:
         self._connection: AbstractConnection = pool.make_connection()  # type: ignore[no-untyped-call]
 
     async def ask(self, *commands: Command) -> tuple[list[Any], str]:
-        """Run a transaction (MULTI) in one round trip; return the answers, as RESP2 has them, and who gave them.
+        """Run a command, or several as a transaction (MULTI), in one round trip; return the answers and who gave them.
 
-        The name is empty when the process is not a master. StoreUnavailable for every fault; the connection is then
-        closed, since a late answer would be taken for the next one's (CVE-2023-28858).
+        The answers are as RESP2 has them; the name is empty when the process is not a master. StoreUnavailable for
+        every fault; the connection is then closed, since a late answer would be taken for the next one's
+        (CVE-2023-28858).
         """
         try:
             async with asyncio.timeout(self._redis.timeout * _WITH_WAIT), self._lock:
@@ -138,6 +139,9 @@ class Line:
 
     async def _transact(self, *commands: Command) -> list[Any]:
         connection = self._connection
+        if len(commands) == 1:
+            await connection.send_packed_command(connection.pack_command(*commands[0]))
+            return [await connection.read_response()]
         await connection.send_packed_command(connection.pack_commands((("MULTI",), *commands, ("EXEC",))))
         for _ in range(len(commands) + 1):
             await connection.read_response()
