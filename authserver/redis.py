@@ -97,6 +97,8 @@ class Line:
         self._run = ""
         self._lock = asyncio.Lock()
         self._connection: AbstractConnection = pool.make_connection()  # type: ignore[no-untyped-call]
+        # redis-py would measure each step by itself, the sending in a task of its own: as dear as all the rest.
+        self._connection.socket_timeout = None
 
     async def ask(self, *commands: Command) -> tuple[list[Any], str]:
         """Run a command, or several as a transaction (MULTI), in one round trip; return the answers and who gave them.
@@ -105,9 +107,17 @@ class Line:
         every fault; the connection is then closed, since a late answer would be taken for the next one's
         (CVE-2023-28858).
         """
+        return await self._ask_in_turn(commands, None)
+
+    async def ask_only(self, run: str, *commands: Command) -> list[Any] | None:
+        """Do as `ask` does, but send nothing to a process of another name, and return None."""
+        answers, _ = await self._ask_in_turn(commands, run)
+        return answers or None
+
+    async def _ask_in_turn(self, commands: Sequence[Command], only: str | None) -> tuple[list[Any], str]:
         try:
             async with asyncio.timeout(self._redis.timeout * _WITH_WAIT), self._lock:
-                return await self._redis.guard(lambda: self._ask(commands))
+                return await self._redis.guard(lambda: self._ask(commands, only))
         except TimeoutError:  # our own crowd, behind one that was not answered
             raise StoreUnavailable("redis", "too many wait for the connection") from None
 
@@ -120,11 +130,13 @@ class Line:
         """Close the connection."""
         await self._connection.disconnect()
 
-    async def _ask(self, commands: Sequence[Command]) -> tuple[list[Any], str]:
+    async def _ask(self, commands: Sequence[Command], only: str | None = None) -> tuple[list[Any], str]:
         try:
             if not self._connection.is_connected:
                 await self._connection.connect()  # type: ignore[no-untyped-call]
                 self._run = _name(await self._transact(*_INTRODUCTION))
+            if only is not None and only != self._run:
+                return [], self._run
             return await self._transact(*commands), self._run
         except BaseException:
             await self._hang_up()
@@ -139,13 +151,14 @@ class Line:
 
     async def _transact(self, *commands: Command) -> list[Any]:
         connection = self._connection
-        if len(commands) == 1:
-            await connection.send_packed_command(connection.pack_command(*commands[0]))
-            return [await connection.read_response()]
-        await connection.send_packed_command(connection.pack_commands((("MULTI",), *commands, ("EXEC",))))
-        for _ in range(len(commands) + 1):
-            await connection.read_response()
-        answers: list[Any] = await connection.read_response()
+        async with asyncio.timeout(self._redis.timeout):
+            if len(commands) == 1:
+                await connection.send_packed_command(connection.pack_command(*commands[0]))
+                return [await connection.read_response()]
+            await connection.send_packed_command(connection.pack_commands((("MULTI",), *commands, ("EXEC",))))
+            for _ in range(len(commands) + 1):
+                await connection.read_response()
+            answers: list[Any] = await connection.read_response()
         for answer in answers:
             if isinstance(answer, RedisError):
                 raise answer
@@ -160,3 +173,8 @@ def _name(answers: Sequence[str]) -> str:
     info = dict(line.split(":", 1) for answer in answers for line in answer.splitlines() if ":" in line)
     parts = info.get("run_id"), info.get("master_replid")
     return ".".join(map(str, parts)) if all(parts) and info.get("role") == "master" else ""
+
+
+def replication(run: str) -> str:
+    """Return that part of a process's name which changes when it becomes a replica, or a master: `master_replid`."""
+    return run.rpartition(".")[2]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from authserver import patience
 from authserver.errors import StoreUnavailable
 from authserver.gathering import Gathering
-from authserver.redis import Line, Redis
+from authserver.redis import Line, Redis, replication
 from authserver.redis_master import TAG
 
 KEY = f"{TAG}:denylist"
@@ -20,12 +20,13 @@ _AT_ONCE = 200
 """So many checks, or revocations, share a round trip; more would take Redis too long for its time-out."""
 
 # A process that has taken the place of the right one may have the marker too. What were added there would be seen by
-# some before the others stop believing the right one: so it is asked for its name before, not after.
+# some before the others stop believing the right one: so nothing is sent to a process of another name (`ask_only`).
+# The right one may have become a replica since it was asked for its name, or been one: that shows here.
 _ADD = """
-local info = redis.call('INFO', 'server') .. redis.call('INFO', 'replication')
-if info:match('run_id:(%w+)') .. '.' .. info:match('master_replid:(%w+)') ~= ARGV[1] then return 0 end
+local info = redis.call('INFO', 'replication')
+if not info:find('role:master', 1, true) or info:match('master_replid:(%w+)') ~= ARGV[1] then return 0 end
 if not redis.call('ZSCORE', KEYS[1], ARGV[2]) then return 0 end
-for i = 3, #ARGV, 2 do redis.call('ZADD', KEYS[1], ARGV[i + 1], ARGV[i]) end
+redis.call('ZADD', KEYS[1], unpack(ARGV, 3))
 return 1
 """
 # A part of the new set may have been evicted meanwhile: then it is not complete, and must not look so.
@@ -80,24 +81,24 @@ class Copy:
         return [is_added[run, marker] for run, marker, _ in questions]
 
     async def _add_to(self, run: str, marker: str, entries: Mapping[str, float]) -> bool:
-        arguments = [part for entry, score in entries.items() for part in (entry, str(score))]
-        answers, answered_by = await self.line.ask(("EVAL", _ADD, 1, self._key, run, marker, *arguments))
-        return bool(answers[0] == 1 and answered_by == run)
+        scores = [part for entry, score in entries.items() for part in (score, entry)]
+        answers = await self.line.ask_only(run, ("EVAL", _ADD, 1, self._key, replication(run), marker, *scores))
+        return answers == [1]
 
     async def fill(self, name: str, run: str, entries: Mapping[str, float]) -> None:
         """Add entries to a new set of this name; StoreUnavailable if the process is another one by now."""
         key = f"{self._key}:{name}"
         if entries:
             scores = [part for entry, score in entries.items() for part in (score, entry)]
-            _, answered_by = await self.line.ask(("ZADD", key, *scores), ("EXPIRE", key, FILL_SECONDS))
-            if answered_by != run:
+            answers = await self.line.ask_only(run, ("ZADD", key, *scores), ("EXPIRE", key, FILL_SECONDS))
+            if answers is None:
                 raise StoreUnavailable("redis", "another process answers")
 
     async def install(self, name: str, run: str, marker: str, count: int) -> bool:
         """Put the new set, which must have so many entries, in the place of the old one, with its marker."""
         key = f"{self._key}:{name}"
-        answers, answered_by = await self.line.ask(("EVAL", _INSTALL, 2, self._key, key, marker, count))
-        return bool(answers[0] == 1 and answered_by == run)
+        answers = await self.line.ask_only(run, ("EVAL", _INSTALL, 2, self._key, key, marker, count))
+        return answers == [1]
 
     async def forget(self, until: float, at_most: int) -> int:
         """Remove some of the entries that may be forgotten; return how many."""

@@ -76,7 +76,7 @@ async def test_a_request_that_has_waited_for_redis_has_less_time_for_the_databas
     with Valkey() as valkey:
         redis = Redis(Settings(_env_file=None, redis_url=valkey.url()))
         copy = Copy(redis)
-        await copy.look(["x"])
+        run = await copy.line.run()
         valkey.hang()
         patience.begin_request()
         asking: Awaitable[object]
@@ -85,7 +85,7 @@ async def test_a_request_that_has_waited_for_redis_has_less_time_for_the_databas
         elif kind == "look":
             asking = copy.look(["x"])
         else:
-            asking = copy.add("run", "marker", {"x": 1.0})
+            asking = copy.add(run, "marker", {"x": 1.0})
         with pytest.raises(StoreUnavailable):
             await asking
         with patience.share(patience.REQUEST_SECONDS) as left:
