@@ -59,6 +59,7 @@ class Copy:
 
     def __init__(self, redis: Redis) -> None:
         self._key = KEY
+        self._reconciled_key = f"{KEY}:reconciled"
         self.line: Line = redis.line(self._key)
         """The one connection that everything goes through."""
         self._adding: Gathering[tuple[str, str, Mapping[str, float]], bool] = Gathering(self._add, _AT_ONCE)
@@ -99,6 +100,16 @@ class Copy:
         key = f"{self._key}:{name}"
         answers = await self.line.ask_only(run, ("EVAL", _INSTALL, 2, self._key, key, marker, count))
         return answers == [1]
+
+    async def reconciled(self, run: str, marker: str) -> int:
+        """Return the number up to which somebody has seen to it that all entries are in the set with this marker."""
+        answers = await self.line.ask_only(run, ("GET", self._reconciled_key))
+        of, _, number = str(answers and answers[0]).rpartition(" ")
+        return int(number) if of == marker else 0
+
+    async def note_reconciled(self, run: str, marker: str, number: int) -> None:
+        """Tell the others. If the note is lost, or an older one comes later, they do again what has been done."""
+        await self.line.ask_only(run, ("SET", self._reconciled_key, f"{marker} {number}"))
 
     async def forget(self, until: float, at_most: int) -> int:
         """Remove some of the entries that may be forgotten; return how many."""

@@ -231,7 +231,7 @@ class Denylist:
         metrics.DENYLIST_TRUSTED.set(finding is Finding.SOUND)
         if finding is Finding.SOUND:
             self._lease = protocol.grant(state, asked_at, self._lease_seconds)
-            await self._reconcile(state)
+            await self._reconcile(copy, state)
         elif finding is Finding.MOVED:
             await self._distrust(state)
         elif finding is Finding.UNTRUSTED:
@@ -245,16 +245,24 @@ class Denylist:
             self._refill_at = now + _REFILL_SECONDS * (1 + random.random())  # noqa: S311
             self._reconciled = await refill(self._db, copy, state, run) or self._reconciled
 
-    async def _reconcile(self, state: State) -> None:
-        """Add, now and then, what a process wrote to the database and did not live to add to the copy."""
+    async def _reconcile(self, copy: Copy, state: State) -> None:
+        """Add, now and then, what a process wrote to the database and did not live to add to the copy.
+
+        Who does so notes beside the copy how far it has come, so that not every process does it for every entry.
+        """
         if monotonic() < self._reconcile_at:
             return
-        self._reconcile_at = monotonic() + _RECONCILE_SECONDS
+        self._reconcile_at = monotonic() + _RECONCILE_SECONDS * (0.5 + random.random())  # noqa: S311
+        noted = await copy.reconciled(state.run, state.marker)
         last = await truth.count(self._db)
+        # A number beyond the last one is of a database that has been restored from a backup since.
+        self._reconciled = max(number for number in (self._reconciled, noted, 0) if number <= last)
         while self._reconciled < last:
             entries, until = await truth.page(self._db, self._reconciled, last)
             await self.publish(state, entries)
             self._reconciled = until
+        if noted != last:
+            await copy.note_reconciled(state.run, state.marker, last)
 
     # ── forget ─────────────────────────────────────────────────────────────────────────────────────────────────────
 

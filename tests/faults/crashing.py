@@ -77,7 +77,7 @@ def _watched(function: Callable[..., Any], step: Step, number: int, *, is_last: 
         if _passed.get() != number:
             return
         times += 1
-        if times == step.times:
+        if times >= step.times:
             if is_last:
                 os.kill(os.getpid(), signal.SIGKILL)
             _passed.set(number + 1)
