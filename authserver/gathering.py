@@ -38,15 +38,15 @@ class Gathering(Generic[Question, Answer]):
             asked, self._waiting = there[: self._at_once], there[self._at_once :]
             if not asked:
                 break
-            answers: Sequence[Answer] | Exception
+            answers: Sequence[Answer] | BaseException
             try:
                 answers = await self._ask([question for question, _ in asked])
-            except Exception as failure:  # noqa: BLE001 - it is theirs who asked
+            except (Exception, asyncio.CancelledError) as failure:  # noqa: BLE001 - it is theirs who asked
                 answers = failure
             for number, (_, answer) in enumerate(asked):
                 if answer.done():  # whoever asked has gone
                     continue
-                if isinstance(answers, Exception):
+                if isinstance(answers, BaseException):
                     answer.set_exception(answers)
                 else:
                     answer.set_result(answers[number])

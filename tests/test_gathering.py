@@ -14,7 +14,7 @@ class Store:
     def __init__(self) -> None:
         self.asked: list[list[int]] = []
         self.may_answer = asyncio.Event()
-        self.failure: Exception | None = None
+        self.failure: BaseException | None = None
 
     async def ask(self, questions: Sequence[int]) -> Sequence[int]:
         self.asked.append(list(questions))
@@ -46,6 +46,18 @@ async def test_everybody_hears_why_there_is_no_answer_and_the_next_ones_are_aske
     assert [str(answer) for answer in answers] == ["broken"] * 3
     store.failure = None
     assert await gathering.ask(4) == 40
+
+
+async def test_a_store_that_gives_up_in_an_odd_way_is_asked_anew_too() -> None:
+    """What a library lets escape is not always an Exception; whoever asks next must not wait for ever."""
+    store = Store()
+    store.may_answer.set()
+    store.failure = asyncio.CancelledError()
+    gathering: Gathering[int, int] = Gathering(store.ask, at_once=10)
+    with pytest.raises(asyncio.CancelledError):
+        await gathering.ask(1)
+    store.failure = None
+    assert await asyncio.wait_for(gathering.ask(4), 5) == 40
 
 
 async def test_a_caller_who_goes_away_takes_no_answer_with_him() -> None:

@@ -253,16 +253,14 @@ class Denylist:
         if monotonic() < self._reconcile_at:
             return
         self._reconcile_at = monotonic() + _RECONCILE_SECONDS * (0.5 + random.random())  # noqa: S311
-        noted = await copy.reconciled(state.run, state.marker)
-        last = await truth.count(self._db)
-        # A number beyond the last one is of a database that has been restored from a backup since.
-        self._reconciled = max(number for number in (self._reconciled, noted, 0) if number <= last)
+        noted, last = await copy.reconciled(state.run, state.marker), await truth.count(self._db)
+        self._reconciled = max(self._reconciled, noted)  # either may be past the last one, which may have been pruned
         while self._reconciled < last:
             entries, until = await truth.page(self._db, self._reconciled, last)
             await self.publish(state, entries)
             self._reconciled = until
-        if noted != last:
-            await copy.note_reconciled(state.run, state.marker, last)
+        if noted < self._reconciled:
+            await copy.note_reconciled(state.run, state.marker, self._reconciled)
 
     # ── forget ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
