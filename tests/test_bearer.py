@@ -1,6 +1,5 @@
 """Who calls: everything under /users/me asks for a bearer token that is good (RFC 6750); nobody else gets in."""
 
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 from uuid import uuid4
@@ -123,7 +122,7 @@ async def test_a_token_for_somebody_else_opens_nothing(
 
     async def meant_for_another(token: str) -> Claims | None:
         claims = await read(token)
-        return claims and replace(claims, audience=("https://api.example.com",))
+        return claims and claims._replace(audience=("https://api.example.com",))
 
     monkeypatch.setattr(services.access_tokens, "read", meant_for_another)
     assert_problem(await client.get("/users/me", headers=headers), 401, "unauthenticated")

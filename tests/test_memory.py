@@ -135,6 +135,25 @@ async def test_rubbish_pushes_no_good_token_out_and_takes_no_room(
     assert len(tokens._forged) == 4
 
 
+async def test_revocations_push_no_good_token_out(
+    client: httpx.AsyncClient,
+    new_client: NewClient,
+    new_user: NewUser,
+    services: Services,
+    verifications: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(services.access_tokens, "_known", Recent(2))
+    app, person = await new_client(), await new_user()
+    token, *others = [(await sign_in(client, app, person)).json()["access_token"] for _ in range(4)]
+    assert await is_active(client, app, token)
+    for other in others:
+        assert (await client.post("/revoke", data={"token": other}, auth=basic(app))).status_code == 200
+    assert await is_active(client, app, token)
+    assert verifications.count(token) == 1
+    assert not await is_active(client, app, others[0])
+
+
 async def test_a_client_is_looked_at_again_after_its_second(
     client: httpx.AsyncClient, new_client: NewClient, new_user: NewUser, services: Services
 ) -> None:

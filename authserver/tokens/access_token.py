@@ -1,8 +1,7 @@
 """Access tokens: signed JWTs that any resource server can read (RFC 9068)."""
 
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 from authserver import clock
@@ -18,8 +17,7 @@ _HEADER_TYPES = frozenset({"at+jwt", "application/at+jwt"})
 _TEXT_CLAIMS = ("iss", "sub", "jti", "client_id", "scope")
 
 
-@dataclass(frozen=True)
-class Claims:
+class Claims(NamedTuple):
     """What a genuine, unexpired access token says. Whether it has been revoked, only the denylist knows."""
 
     jti: str
@@ -100,7 +98,8 @@ class AccessTokens:
     async def read(self, token: str, *, at_any_time: bool = False) -> Claims | None:
         """Return the claims of a token that we signed and that has not expired, else None (RFC 9068 §4).
 
-        `at_any_time`: expired or not: on a node whose clock is a little behind, it may yet be good.
+        `at_any_time`: expired or not, to be revoked: on a node whose clock is a little behind, it may yet be good.
+        Such a token is not remembered, so that many revocations do not push out what is asked for.
         """
         known = self._known.get(token)
         if known is None:
@@ -124,7 +123,8 @@ class AccessTokens:
         if not is_signed(key, token):
             self._forged.put(token, True)
             return None
-        self._known.put(token, _Known(claims, key))
+        if not at_any_time:
+            self._known.put(token, _Known(claims, key))
         return claims
 
     def _checked(self, claims: dict[str, Any], at_any_time: bool) -> Claims | None:
@@ -162,8 +162,7 @@ class AccessTokens:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _Known:
+class _Known(NamedTuple):
     """What has been found out about a token that is genuine."""
 
     claims: Claims
