@@ -1,5 +1,6 @@
 """/account: people see and change their account in a browser."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -31,6 +32,17 @@ async def test_the_root_and_the_well_known_address_lead_there(client: httpx.Asyn
     assert (await client.get("/")).headers["location"] == "/account"
     answer = await client.get("/.well-known/change-password")
     assert (answer.status_code, answer.headers["location"]) == (303, "/account#password")
+
+
+async def test_wherever_a_password_is_asked_for_a_password_manager_sees_whose(
+    client: httpx.AsyncClient, new_user: NewUser
+) -> None:
+    pages = [(await client.get(path)).text for path in ("/login", "/signup")]
+    await sign_in(client, await new_user())
+    pages.append((await client.get("/account")).text)
+    forms = [form for page in pages for form in re.findall(r"<form.*?</form>", page, re.DOTALL) if "-password" in form]
+    assert len(forms) == 4
+    assert all('autocomplete="username"' in form for form in forms)
 
 
 async def test_username_and_email_can_be_changed(client: httpx.AsyncClient, new_user: NewUser) -> None:
