@@ -64,8 +64,10 @@ class Redis:
                     return await work()
             except FAILURES as failure:
                 log.debug("redis_unavailable", extra={"reason": repr(failure)})
-                said = str(failure) or "no answer in time"
-                raise StoreUnavailable("redis", f"{type(failure).__name__}: {said}"[:200]) from failure
+                said = (
+                    "no answer in time" if isinstance(failure, TimeoutError) else f"{type(failure).__name__}: {failure}"
+                )
+                raise StoreUnavailable("redis", said[:200]) from failure
 
     async def ping(self) -> None:
         """Ask for a sign of life, past the breaker; one of `FAILURES` if there is none."""

@@ -39,13 +39,18 @@ async def test_an_entry_is_added_only_in_the_process_that_was_meant(redis: Redis
         await copy.line.close()
 
 
-async def test_nothing_is_added_in_a_process_that_has_become_a_replica(redis: Redis) -> None:
+@pytest.mark.parametrize("is_master_again", [False, True])
+async def test_nothing_is_added_in_a_process_that_has_become_a_replica_or_was_one(
+    redis: Redis, is_master_again: bool
+) -> None:
     copy = Copy(redis)
     run, name = await copy.line.run(), new_name()
     assert await copy.install(name, run, "!1:marker", 0)
     # Since it was asked for its name; and it is one that takes writes all the same.
     await redis.ask(lambda client: client.config_set("replica-read-only", "no"))
     await redis.ask(lambda client: client.replicaof("127.0.0.1", free_port()))
+    if is_master_again:
+        await redis.ask(lambda client: client.replicaof("NO", "ONE"))
     try:
         assert not await copy.add(run, "!1:marker", {"j:new": 1.0})
         assert await redis.ask(lambda client: client.zrange(KEY, 0, -1)) == ["!1:marker"]

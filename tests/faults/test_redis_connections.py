@@ -71,6 +71,21 @@ async def test_what_ran_out_of_time_while_the_process_stood_still_says_nothing_a
         await redis.close()
 
 
+async def test_a_silent_redis_is_waited_for_once_whatever_the_steps_of_a_round_trip() -> None:
+    with Valkey() as valkey:
+        redis = Redis(Settings(_env_file=None, redis_url=valkey.url()))
+        redis.timeout = 0.6
+        copy = Copy(redis)
+        await copy.line.run()
+        valkey.hang()
+        began = time.monotonic()
+        with pytest.raises(StoreUnavailable, match="no answer in time"):
+            await copy.look(["x"])
+        assert 0.5 < time.monotonic() - began < 1.1
+        await copy.line.close()
+        await redis.close()
+
+
 @pytest.mark.parametrize("kind", ["ask", "look", "add"])
 async def test_a_request_that_has_waited_for_redis_has_less_time_for_the_database(kind: str) -> None:
     with Valkey() as valkey:
