@@ -101,7 +101,7 @@ class Held:
 
 @pytest.fixture
 async def held(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Held]:
-    monkeypatch.setattr(passwords, "_LONG_SECONDS", 10)
+    monkeypatch.setattr(passwords, "_HELD_BACK_SECONDS", 1000)
     hasher = hasher_with(argon2_threads=1, argon2_queue=20)
     held = Held(hasher)
     await asyncio.sleep(0)
@@ -113,8 +113,8 @@ async def held(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Held]:
 
 
 async def test_those_who_wait_for_each_other_are_answered_together(held: Held) -> None:
-    # The last ones, behind whom few wait, are answered each at once.
-    for waiting, answered in zip(range(8, -1, -1), (0, 0, 0, 4, 4, 6, 7, 8, 9), strict=True):
+    # Nobody waits for others longer than those behind wait for them; the last ones are answered each at once.
+    for waiting, answered in zip(range(8, -1, -1), (0, 0, 0, 0, 5, 5, 7, 8, 9), strict=True):
         held.events[8 - waiting].set()
         await held.until(waiting, answered)
         assert held.answered() == answered
@@ -134,7 +134,7 @@ async def test_nobody_waits_for_those_who_have_gone(held: Held) -> None:
 
 
 async def test_nobody_waits_for_hashes_that_take_long(held: Held, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(passwords, "_LONG_SECONDS", 0)
+    monkeypatch.setattr(passwords, "_HELD_BACK_SECONDS", 0)
     held.events[0].set()
     await held.until(8, 1)
 

@@ -24,11 +24,9 @@ log = logging.getLogger(__name__)
 
 Answer = TypeVar("Answer")
 _SALT_BYTES, _HASH_BYTES = 16, 32
-_TOGETHER = 4
-"""So many are answered together when that many more wait: what follows a hash is done in a row for all of them, while
-its code is in the processor's caches, from which each hash drives it out."""
-_LONG_SECONDS = 0.2
-"""Beside a hash that takes so long, what follows hardly counts: nobody waits then for the others' hashes too."""
+_HELD_BACK_SECONDS = 0.2
+"""So long at most is an answer held back until as many are there as are waited for still: what follows a hash is done
+in a row for all of them, while its code is in the processor's caches, from which each hash drives it out."""
 _NICENESS = 10
 """Of the threads that hash (nice(2)): a tenth of a core when there is something else to do."""
 
@@ -124,8 +122,8 @@ class Hasher:
         with self._lock:
             self._admitted -= 1
             self._finished.append((answer, future))
-            are_few = self.queued < _TOGETHER or self._seconds >= _LONG_SECONDS
-            is_time = are_few or len(self._finished) >= _TOGETHER
+            together = len(self._finished)
+            is_time = together >= self.queued or together * self._seconds >= _HELD_BACK_SECONDS
         if is_time and not answer.get_loop().is_closed():
             answer.get_loop().call_soon_threadsafe(self._answer)
 
