@@ -6,8 +6,9 @@ These hold back noise, cheaply; that no account can be guessed is the work of us
 import ipaddress
 import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, TypeVar
 
 from limits import RateLimitItemPerMinute
@@ -16,8 +17,9 @@ from limits.aio.strategies import FixedWindowRateLimiter
 from redis.asyncio import Redis as Client
 from typing_extensions import override
 
-from authserver import opaque
+from authserver import opaque, patience
 from authserver.errors import StoreUnavailable, TooManyAttempts
+from authserver.gathering import Gathering
 from authserver.redis import Redis
 from authserver.redis_master import TAG
 from authserver.settings import Settings
@@ -28,7 +30,10 @@ CLIENT_SECRETS = "client-secrets"
 REGISTRATIONS = "registrations"
 PUSHED_REQUESTS = "pushed-requests"
 
+_PREFIX = f"{TAG}:throttle:"
 _MAX_COUNTERS = 50_000
+_AT_ONCE = 100
+"""Of so many requests the counters are read in one round trip."""
 Answer = TypeVar("Answer")
 
 
@@ -47,16 +52,21 @@ class Throttle:
         }
         self._in_memory = FixedWindowRateLimiter(_Memory())
         self._in_redis: FixedWindowRateLimiter | None = None
+        self._reading: Gathering[Sequence[str], Sequence[int]] = Gathering(self._read_together, _AT_ONCE)
 
     async def check(self, kind: str, key: str) -> None:
         """Raise TooManyAttempts when the minute's number is used up; counts nothing."""
+        await self.check_all({kind: key})
+
+    async def check_all(self, keys: Mapping[str, str]) -> None:
+        """Do so for several kinds, each with its key, at once."""
         if not self._enabled:
             return
-        limit, name = self._limits[kind], _name(key)
-        if await self._ask(lambda limiter: limiter.test(limit, kind, name)):
-            return
-        ends_at = (await self._ask(lambda limiter: limiter.get_window_stats(limit, kind, name))).reset_time
-        raise TooManyAttempts(kind, retry_after=math.ceil(ends_at - time.time()))
+        names = [self._limits[kind].key_for(kind, _name(key)) for kind, key in keys.items()]
+        for kind, name, counted in zip(keys, names, await self._read(names), strict=True):
+            if counted >= self._limits[kind].amount:
+                ends_at = await self._ask(partial(_end_of_minute, name))
+                raise TooManyAttempts(kind, retry_after=math.ceil(ends_at - time.time()))
 
     async def count(self, kind: str, key: str) -> None:
         """Count one event."""
@@ -64,6 +74,18 @@ class Throttle:
             return
         limit, name = self._limits[kind], _name(key)
         await self._ask(lambda limiter: limiter.hit(limit, kind, name))
+
+    async def _read(self, names: Sequence[str]) -> Sequence[int]:
+        """Return what was counted so far; Redis is asked once for all requests that come at this moment."""
+        if self._redis.is_configured:
+            with suppress(StoreUnavailable):
+                return await patience.count(self._reading.ask(names))
+        return [await self._in_memory.storage.get(name) for name in names]
+
+    async def _read_together(self, wanted: Sequence[Sequence[str]]) -> Sequence[Sequence[int]]:
+        every = [_PREFIX + name for names in wanted for name in names]
+        counted = iter(await self._redis.ask(lambda client: client.mget(every)))
+        return [[int(next(counted) or 0) for _ in names] for names in wanted]
 
     async def _ask(self, question: Callable[[FixedWindowRateLimiter], Awaitable[Answer]]) -> Answer:
         """Put the question to Redis; to this process' own counters without one. Its faults are nobody's problem."""
@@ -75,7 +97,8 @@ class Throttle:
     def _over(self, client: Client) -> FixedWindowRateLimiter:
         if self._in_redis is None:
             options: dict[str, Any] = {"connection_pool": client.connection_pool}
-            storage = RedisStorage("async+redis://", implementation="redispy", key_prefix=f"{TAG}:throttle", **options)
+            options["key_prefix"] = _PREFIX.removesuffix(":")
+            storage = RedisStorage("async+redis://", implementation="redispy", **options)
             self._in_redis = FixedWindowRateLimiter(storage)
         return self._in_redis
 
@@ -138,6 +161,10 @@ class _Memory(Storage):
         current = {key: counter for key, counter in self._counters.items() if counter[1] > now}
         by_age = list(current.items())
         self._counters = dict(by_age[len(by_age) // 2 :]) if len(by_age) > _MAX_COUNTERS // 2 else current
+
+
+async def _end_of_minute(name: str, limiter: FixedWindowRateLimiter) -> float:
+    return await limiter.storage.get_expiry(name)
 
 
 def address_key(ip: str | None) -> str:

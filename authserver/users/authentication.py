@@ -1,6 +1,7 @@
 """Is this the user's password? Nobody by that name, disabled, wrong: one answer, in one time."""
 
 import logging
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from uuid import UUID
@@ -54,25 +55,14 @@ class Authentication:
         `client_id`: who passed it on, and is counted too; None at our own pages, where that would be everybody
         together. Raises TooManyAttempts before anything is hashed, Busy when too many hashes wait, StoreUnavailable.
         """
-        address = address_key(ip)
-        await self._throttle.check(PASSWORDS_BY_ADDRESS, address)
+        guessers = {PASSWORDS_BY_ADDRESS: address_key(ip)}
         if client_id is not None:
-            await self._throttle.check(PASSWORDS_BY_CLIENT, client_id)
-        verified = await self._verify(identifier, password, address)
-        if verified is None:
-            await self._throttle.count(PASSWORDS_BY_ADDRESS, address)
-            if client_id is not None:
-                await self._throttle.count(PASSWORDS_BY_CLIENT, client_id)
-        return verified
+            guessers[PASSWORDS_BY_CLIENT] = client_id
+        return await self._verify(identifier, password, guessers)
 
     async def confirm_password(self, *, user_id: UUID, password: str, ip: str | None) -> VerifiedPassword | None:
         """Have a user who is signed in prove it again; guesses count as they do at sign-in."""
-        address = address_key(ip)
-        await self._throttle.check(PASSWORDS_BY_ADDRESS, address)
-        verified = await self._verify(user_id, password, address)
-        if verified is None:
-            await self._throttle.count(PASSWORDS_BY_ADDRESS, address)
-        return verified
+        return await self._verify(user_id, password, {PASSWORDS_BY_ADDRESS: address_key(ip)})
 
     async def admit(self, tx: AsyncSession, verified: VerifiedPassword, *, to_write: bool = False) -> bool:
         """Tell whether the verified password still is the user's, in the transaction that starts what it is for.
@@ -102,7 +92,16 @@ class Authentication:
                 await own.execute(change.values(hashed_password=verified.new_hash, updated_at=User.updated_at))
         await self._attempts.succeeded(verified.attempt, tx)
 
-    async def _verify(self, who: UUID | str, password: str, address: str) -> VerifiedPassword | None:
+    async def _verify(self, who: UUID | str, password: str, guessers: Mapping[str, str]) -> VerifiedPassword | None:
+        """Verify unless one of `guessers` (for each kind of throttle.py its key) was wrong too often; count who is."""
+        await self._throttle.check_all(guessers)
+        verified = await self._compare(who, password, guessers[PASSWORDS_BY_ADDRESS])
+        if verified is None:
+            for kind, key in guessers.items():
+                await self._throttle.count(kind, key)
+        return verified
+
+    async def _compare(self, who: UUID | str, password: str, address: str) -> VerifiedPassword | None:
         self._hasher.check_room()
         user = await (finding.by_id(self._db, who) if isinstance(who, UUID) else self._users.by_name(who))
         attempt = await self._attempts.begin(
