@@ -17,7 +17,7 @@ from math import ceil
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import case, update
+from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from authserver import clock, opaque, patience
@@ -46,6 +46,15 @@ class Attempt:
     address: str
     is_known_address: bool
 
+    def values(self) -> Row:
+        """Return it as the statements take it."""
+        return {
+            "of_key": self.key,
+            "of_user": self.user_id,
+            "of_address": self.address,
+            "is_known_address": self.is_known_address,
+        }
+
 
 class Attempts:
     """Counts guesses, unless throttling is off: begun before the password is looked at, settled afterwards."""
@@ -54,13 +63,15 @@ class Attempts:
         self._db = db
         self._is_on = settings.throttle_enabled
         self._limit = settings.throttle_account_max_failures
-        # Some are for the user's own addresses only.
-        self._strangers_limit = self._limit - min(self._limit - 1, max(1, self._limit // 5))
+        self._own_limit = max(1, self._limit // 5)
+        self._strangers_limit = max(1, self._limit - self._own_limit)
         self._free = settings.throttle_account_free_failures
-        self._max_wait_seconds = settings.throttle_account_max_wait_seconds
+        self._wait_for = _waits(settings.throttle_account_max_wait_seconds)
+        self._blame = statements.Blame(len(self._wait_for))
         self._lock = timedelta(seconds=settings.throttle_account_lock_seconds)
         self._beginning: Gathering[Row, Row | None] = Gathering(self._begin_together, _AT_ONCE)
         self._succeeding: Gathering[Row, Row | None] = Gathering(self._succeed_together, _AT_ONCE)
+        self._failing: Gathering[Row, Row | None] = Gathering(self._fail_together, _AT_ONCE)
 
     async def begin(self, *, user_id: UUID | None, name: str, address: str) -> Attempt | None:
         """Count a guess at an account, or at a folded name that nobody has; TooManyAttempts if it may not be made.
@@ -86,23 +97,13 @@ class Attempts:
         """The password was wrong: make the next one from there wait."""
         if attempt is None:
             return
-        now = clock.now()
-        account = update(AccountAttempts).where(AccountAttempts.key == attempt.key)
-        one_more = account.values(failures=AccountAttempts.failures + 1).returning(AccountAttempts.failures)
-        async with self._db.write() as tx:
-            wait = self._wait(await tx.scalar(one_more) or 0, self._strangers_limit)
-            if attempt.is_known_address:
-                address = update(KnownAddress).where(
-                    KnownAddress.user_id == attempt.user_id, KnownAddress.address == attempt.address
-                )
-                limit = max(1, self._limit - self._strangers_limit)
-                # At the limit only after the longest wait: it begins anew.
-                counted = case((KnownAddress.failures >= limit, 1), else_=KnownAddress.failures + 1)
-                from_there = await tx.scalar(address.values(failures=counted).returning(KnownAddress.failures))
-                if own_wait := self._wait(from_there or 0, limit):
-                    await tx.execute(address.values(blocked_until=now + own_wait))
-            if wait and (not attempt.is_known_address or wait == self._lock):
-                await tx.execute(account.values(blocked_until=now + wait))
+        wrong, waits = attempt.values(), self._waits()
+        if self._db.is_sqlite:
+            async with self._db.write() as tx:
+                await self._db.ask(self._blame.account, wrong | waits, tx)
+                await self._db.ask(self._blame.there, wrong | waits, tx)
+        elif await patience.ask(self._failing.ask(wrong)) is None:
+            await self._db.ask(self._blame.both, wrong | waits)
 
     async def succeeded(self, attempt: Attempt | None, tx: AsyncSession | None = None) -> None:
         """The password was right: forget the guesses from there, and know the address from now on.
@@ -111,9 +112,7 @@ class Attempts:
         """
         if attempt is None or attempt.user_id is None:
             return
-        right = {"of_key": attempt.key, "of_user": attempt.user_id, "of_address": attempt.address}
-        right["is_known_address"] = attempt.is_known_address
-        moment = _since(clock.now())
+        right, moment = attempt.values(), _since(clock.now())
         if self._db.is_sqlite:
             async with nullcontext(tx) if tx is not None else self._db.write() as own:
                 await self._db.ask(statements.FORGIVE, right | moment, own)
@@ -135,6 +134,9 @@ class Attempts:
     async def _succeed_together(self, rights: Sequence[Row]) -> Sequence[Row | None]:
         return await self._ask_together(statements.SUCCEED_TOGETHER, rights, _since(clock.now()))
 
+    async def _fail_together(self, wrong: Sequence[Row]) -> Sequence[Row | None]:
+        return await self._ask_together(self._blame.together, wrong, self._waits())
+
     async def _ask_together(
         self, statement: Statement, guesses: Sequence[Row], moment: Mapping[str, Any]
     ) -> Sequence[Row | None]:
@@ -151,13 +153,12 @@ class Attempts:
         limits = {"limit": self._limit, "strangers_limit": self._strangers_limit}
         return {**_since(now), **limits, "rested_since": now - self._lock, "settled_since": now - _SETTLED_AFTER}
 
-    def _wait(self, failures: int, limit: int) -> timedelta:
-        if failures >= limit:
-            return self._lock
-        beyond = failures - self._free
-        if beyond <= 0:
-            return timedelta(0)
-        return timedelta(seconds=min(2 ** (beyond - 1), self._max_wait_seconds))
+    def _waits(self) -> dict[str, Any]:
+        """Return after how many failures the next guess waits until when."""
+        now = clock.now()
+        limits = {"free": self._free, "strangers_limit": self._strangers_limit, "own_limit": self._own_limit}
+        until = {f"until_{number}": now + wait for number, wait in enumerate(self._wait_for)}
+        return {**limits, "locked_until": now + self._lock, **until}
 
 
 async def forget(tx: AsyncSession, user_id: UUID) -> None:
@@ -166,6 +167,11 @@ async def forget(tx: AsyncSession, user_id: UUID) -> None:
     await tx.execute(update(AccountAttempts).where(mine).values(attempts=0, failures=0, blocked_until=NEVER))
     known = KnownAddress.user_id == user_id
     await tx.execute(update(KnownAddress).where(known).values(failures=0, blocked_until=NEVER))
+
+
+def _waits(longest: int) -> list[timedelta]:
+    """Return how long one must wait after one failure too many, after two …: each is twice the one before it."""
+    return [timedelta(seconds=min(2**number, longest)) for number in range((longest - 1).bit_length() + 1)]
 
 
 def _since(now: datetime) -> dict[str, datetime]:

@@ -37,7 +37,7 @@ NEVER = datetime(1970, 1, 1, tzinfo=UTC)
 """What `blocked_until` is without a wait. Not now: another node's clock may be behind."""
 
 _GUESS: Kinds = {"of_key": String, "of_user": Uuid, "of_address": String}
-_RIGHT: Kinds = {**_GUESS, "is_known_address": Boolean}
+_LOOKED_AT: Kinds = {**_GUESS, "is_known_address": Boolean}
 _NOW, _NEVER = bindparam("now", type_=UTCDateTime), literal(NEVER, UTCDateTime)
 
 
@@ -167,7 +167,7 @@ def _know(user: ColumnElement[Any], address: ColumnElement[str], *which: ColumnE
     )
 
 
-_right = one(_RIGHT)
+_right = one(_LOOKED_AT)
 # First of all the user's row: an account that is being changed or deleted is waited for, and not in a circle.
 _owner = select(User.id).where(User.id == _right["of_user"]).with_for_update(read=True, key_share=True).cte("owner")
 _forgiven = _forgive(_right).where(select(_owner.c.id).exists()).returning(AccountAttempts.key)
@@ -176,7 +176,7 @@ FORGIVE, KNOW = Statement(_forgiven), Statement(_known)
 SUCCEED = Statement(_forgiven.add_cte(_known.cte("known")))
 """Both at once, on PostgreSQL, where a statement comes to see nothing of what its other half does."""
 
-_rights = many(_RIGHT, "rights")
+_rights = many(_LOOKED_AT, "rights")
 _owners = (
     select(User.id)
     .join(_rights, User.id == _rights.c.of_user)
@@ -196,3 +196,75 @@ SUCCEED_TOGETHER = Statement(
     .add_cte(_know(_theirs.c.of_user, _theirs.c.of_address).returning(KnownAddress.address).cte("known"))
 )
 """SUCCEED for some accounts, each once."""
+
+# ── it was wrong ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+_OWN_LIMIT = bindparam("own_limit", type_=Integer)
+_LOCKED_UNTIL = bindparam("locked_until", type_=UTCDateTime)
+
+
+def _until(failures: ColumnElement[int], limit: ColumnElement[int], waits: int) -> ColumnElement[datetime]:
+    """Return until when the next guess must wait; NULL: it need not."""
+    beyond = failures - bindparam("free", type_=Integer)
+    return case(
+        (failures >= limit, _LOCKED_UNTIL),
+        *((beyond > wait, bindparam(f"until_{wait}", type_=UTCDateTime)) for wait in reversed(range(waits))),
+        else_=None,
+    )
+
+
+def _blame(given: Given, waits: int) -> Update:
+    failures = AccountAttempts.failures + 1
+    # At an address of the user's own its own waits count, but for the longest one.
+    counts = or_(~given["is_known_address"], failures >= _STRANGERS_LIMIT)
+    until = case((counts, _until(failures, _STRANGERS_LIMIT, waits)), else_=None)
+    return (
+        update(AccountAttempts)
+        .where(AccountAttempts.key == given["of_key"])
+        .values(failures=failures, blocked_until=func.coalesce(until, AccountAttempts.blocked_until))
+        .execution_options(synchronize_session=False)
+    )
+
+
+def _blame_there(given: Given, waits: int) -> Update:
+    # At the limit only after the longest wait: it begins anew.
+    failures = case((KnownAddress.failures >= _OWN_LIMIT, 1), else_=KnownAddress.failures + 1)
+    until = _until(failures, _OWN_LIMIT, waits)
+    return (
+        update(KnownAddress)
+        .where(
+            given["is_known_address"],
+            KnownAddress.user_id == given["of_user"],
+            KnownAddress.address == given["of_address"],
+        )
+        .values(failures=failures, blocked_until=func.coalesce(until, KnownAddress.blocked_until))
+        .execution_options(synchronize_session=False)
+    )
+
+
+class Blame:
+    """Counts a wrong password, and has the next guess wait for one that was one too many.
+
+    The first one beyond `free` until `until_0`, the second until `until_1` and so on, the one at a limit until
+    `locked_until`.
+    """
+
+    def __init__(self, waits: int) -> None:
+        """Write the statements for so many waits of different lengths."""
+        account = _blame(_right, waits).returning(AccountAttempts.key)
+        there = _blame_there(_right, waits).returning(KnownAddress.address)
+        self.account, self.there = Statement(account), Statement(there)
+        self.both = Statement(account.add_cte(there.cte("there")))
+        """On PostgreSQL, where a statement comes to see nothing of what its other half does."""
+
+        wrong = many(_LOOKED_AT, "wrong")
+        free = (
+            select(*wrong.c)
+            .join(AccountAttempts, AccountAttempts.key == wrong.c.of_key)
+            .with_for_update(of=AccountAttempts, skip_locked=True)
+            .cte("free")
+        )
+        account_of_each = _blame(columns(free), waits).returning(AccountAttempts.key)
+        there_of_each = _blame_there(columns(free), waits).returning(KnownAddress.address)
+        self.together = Statement(account_of_each.add_cte(there_of_each.cte("there")))
+        """`both` for some accounts, each once."""
