@@ -15,6 +15,7 @@ from authserver.errors import Busy, StoreUnavailable
 from authserver.services import Services
 from authserver.sessions import statements as beginning
 from authserver.statement import Statement
+from authserver.throttle import address_key
 from authserver.users import accounts, attempts
 from authserver.users import statements as counting
 from authserver.users.models import AccountAttempts, KnownAddress, User
@@ -261,6 +262,23 @@ async def test_people_who_sign_in_at_the_same_moment_share_the_statements(
         # Hashes end at moments of their own: one of each kind would be luck.
         assert all(1 <= asked.count(statement) < 2 * len(people) for statement in together)
         assert sum(asked.count(statement) for statement in together) < 5 * len(people)
+
+
+async def test_wrong_passwords_of_one_moment_at_one_account_are_each_counted(
+    app_with: AppWith, new_client: NewClient, new_user: NewUser
+) -> None:
+    """At the user's own address too. On PostgreSQL the first is counted with others' ones, the others each alone."""
+    node, app, user, home = await app_with(**PATIENT), await new_client(), await new_user(), an_address()
+    services: Services = node.state.services
+    async with client_of(node, home) as client:
+        assert (await sign_in(client, app, user)).status_code == 200
+    guesses = services.authentication._attempts
+    begun = [await guesses.begin(user_id=user.id, name="", address=address_key(home)) for _ in range(3)]
+    await asyncio.gather(*(guesses.failed(guess) for guess in begun))
+    async with services.db.read() as tx:
+        of_account = AccountAttempts.key == attempts._key(user.id, "")
+        assert await tx.scalar(select(AccountAttempts.failures).where(of_account)) == 3
+        assert await tx.scalar(select(KnownAddress.failures).where(KnownAddress.user_id == user.id)) == 3
 
 
 async def test_a_sign_in_and_a_password_change_do_not_wait_for_each_other_in_a_circle(
