@@ -29,6 +29,9 @@ ISOLATION = "READ COMMITTED"
 _MOST_IDLE_SECONDS = 120
 """Firewalls and load balancers forget a connection that is not used, often after four minutes, and tell neither end."""
 _RETURNED_AT = "returned at"
+_PLANNED_ANEW_SECONDS = 10
+"""PostgreSQL keeps the plan of a statement as long as the statement; one made for an empty table reads all of the table
+until autovacuum has looked at it, which takes minutes: so long a new installation became slower with each sign-in."""
 WITH_WAIT = 1.6
 """So many times DATABASE_TIMEOUT_SECONDS a transaction may take if it first had to wait for a connection."""
 
@@ -73,6 +76,7 @@ def create(settings: Settings) -> AsyncEngine:
         # The next transaction may be on another connection, which knows nothing of the statements of this one.
         arguments["statement_cache_size"] = 0
     else:
+        arguments["max_cached_statement_lifetime"] = _PLANNED_ANEW_SECONDS
         told |= {
             "statement_timeout": milliseconds,
             "lock_timeout": milliseconds,

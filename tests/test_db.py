@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from sqlalchemy import QueuePool, String, bindparam, func, select, text
+from sqlalchemy import QueuePool, String, bindparam, column, func, select, table, text
 
 from authserver import engine
 from authserver.clients.models import Client
@@ -30,8 +30,8 @@ async def narrow(settings: Settings) -> AsyncIterator[Database]:
     await db.close()
 
 
-def _names(table: type[Base]) -> list[str]:
-    return [column.name for column in table.__table__.columns]
+def _names(model: type[Base]) -> list[str]:
+    return [one.name for one in model.__table__.columns]
 
 
 def taken(db: Database) -> int:
@@ -172,6 +172,24 @@ async def test_a_connection_that_was_not_used_for_long_is_replaced(
     after = await two_processes(postgres)
     assert before & after == {at_work}
     assert taken(postgres) == 0
+
+
+async def test_a_statement_is_planned_anew_from_time_to_time(
+    databases: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So a plan that was made for an empty table is not kept when the table has grown."""
+    monkeypatch.setattr(engine, "_PLANNED_ANEW_SECONDS", 0.5)
+    db = Database(Settings(_env_file=None, database_url=await databases.new_database("postgres")))
+    when = Statement(select(column("prepare_time")).select_from(table("pg_prepared_statements")))
+
+    async def planned() -> Any:
+        return (await db.ask_all(when, {}))[0]["prepare_time"]
+
+    first = await planned()
+    assert await planned() == first
+    await asyncio.sleep(0.7)
+    assert await planned() > first
+    await db.close()
 
 
 async def test_the_quick_way_has_the_same_isolation_whatever_the_database_s_default(databases: Stores) -> None:
