@@ -30,7 +30,7 @@ CLIENT_SECRETS = "client-secrets"
 REGISTRATIONS = "registrations"
 PUSHED_REQUESTS = "pushed-requests"
 
-_PREFIX = f"{TAG}:throttle:"
+_PREFIX = f"{TAG}:throttle"
 _MAX_COUNTERS = 50_000
 _AT_ONCE = 100
 """Of so many requests the counters are read in one round trip."""
@@ -83,7 +83,7 @@ class Throttle:
         return [await self._in_memory.storage.get(name) for name in names]
 
     async def _read_together(self, wanted: Sequence[Sequence[str]]) -> Sequence[Sequence[int]]:
-        every = [_PREFIX + name for names in wanted for name in names]
+        every = [f"{_PREFIX}:{name}" for names in wanted for name in names]
         counted = iter(await self._redis.ask(lambda client: client.mget(every)))
         return [[int(next(counted) or 0) for _ in names] for names in wanted]
 
@@ -97,8 +97,7 @@ class Throttle:
     def _over(self, client: Client) -> FixedWindowRateLimiter:
         if self._in_redis is None:
             options: dict[str, Any] = {"connection_pool": client.connection_pool}
-            options["key_prefix"] = _PREFIX.removesuffix(":")
-            storage = RedisStorage("async+redis://", implementation="redispy", **options)
+            storage = RedisStorage("async+redis://", implementation="redispy", key_prefix=_PREFIX, **options)
             self._in_redis = FixedWindowRateLimiter(storage)
         return self._in_redis
 

@@ -1,6 +1,7 @@
 """Argon2id in a pool of its own: bounded, off the event loop, as slow for nobody as for somebody."""
 
 import asyncio
+import itertools
 import logging
 import os
 import sys
@@ -9,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from statistics import median
+from types import SimpleNamespace
 from typing import Any
 
 import argon2
@@ -137,6 +139,16 @@ async def test_nobody_waits_for_hashes_that_take_long(held: Held, monkeypatch: p
     monkeypatch.setattr(passwords, "_HELD_BACK_SECONDS", 0)
     held.events[0].set()
     await held.until(8, 1)
+
+
+async def test_answers_are_held_back_no_longer_than_so(held: Held, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(passwords, "_HELD_BACK_SECONDS", 0.2)
+    moments = itertools.count(0, 0.08)  # each hash takes 0.08 s
+    monkeypatch.setattr(passwords, "time", SimpleNamespace(perf_counter=lambda: next(moments)))
+    for waiting, answered in zip(range(8, 3, -1), (0, 0, 3, 3, 3), strict=True):
+        held.events[8 - waiting].set()
+        await held.until(waiting, answered)
+        assert held.answered() == answered
 
 
 async def test_whoever_waits_when_it_closes_is_not_left_waiting(slow: Hasher) -> None:

@@ -63,11 +63,12 @@ class Attempts:
         self._db = db
         self._is_on = settings.throttle_enabled
         self._limit = settings.throttle_account_max_failures
+        # Some are for the user's own addresses only.
         self._own_limit = max(1, self._limit // 5)
         self._strangers_limit = max(1, self._limit - self._own_limit)
         self._free = settings.throttle_account_free_failures
-        self._wait_for = _waits(settings.throttle_account_max_wait_seconds)
-        self._blame = statements.Blame(len(self._wait_for))
+        self._lengths = _lengths(settings.throttle_account_max_wait_seconds)
+        self._blame = statements.Blame(len(self._lengths))
         self._lock = timedelta(seconds=settings.throttle_account_lock_seconds)
         self._beginning: Gathering[Row, Row | None] = Gathering(self._begin_together, _AT_ONCE)
         self._succeeding: Gathering[Row, Row | None] = Gathering(self._succeed_together, _AT_ONCE)
@@ -157,7 +158,7 @@ class Attempts:
         """Return after how many failures the next guess waits until when."""
         now = clock.now()
         limits = {"free": self._free, "strangers_limit": self._strangers_limit, "own_limit": self._own_limit}
-        until = {f"until_{number}": now + wait for number, wait in enumerate(self._wait_for)}
+        until = {f"until_{number}": now + wait for number, wait in enumerate(self._lengths)}
         return {**limits, "locked_until": now + self._lock, **until}
 
 
@@ -169,8 +170,8 @@ async def forget(tx: AsyncSession, user_id: UUID) -> None:
     await tx.execute(update(KnownAddress).where(known).values(failures=0, blocked_until=NEVER))
 
 
-def _waits(longest: int) -> list[timedelta]:
-    """Return how long one must wait after one failure too many, after two …: each is twice the one before it."""
+def _lengths(longest: int) -> list[timedelta]:
+    """Return how long the waits are after one failure too many, after two …: each is twice the one before it."""
     return [timedelta(seconds=min(2**number, longest)) for number in range((longest - 1).bit_length() + 1)]
 
 
