@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from sqlalchemy import QueuePool, String, bindparam, column, func, select, table, text
+from sqlalchemy import DateTime, QueuePool, String, bindparam, column, func, select, table, text
 
 from authserver import engine
 from authserver.clients.models import Client
@@ -181,8 +181,9 @@ async def test_a_statement_is_planned_anew_from_time_to_time(
     monkeypatch.setattr(engine, "_PLANNED_ANEW_SECONDS", 0.5)
     db = Database(Settings(_env_file=None, database_url=await databases.new_database("postgres")))
     # The old one is closed when there is something else to be said.
-    latest = func.max(column("prepare_time")).label("latest")
-    when = Statement(select(latest).select_from(table("pg_prepared_statements")))
+    when = Statement(
+        select(func.max(column("prepare_time", DateTime)).label("latest")).select_from(table("pg_prepared_statements"))
+    )
     planned = [await db.ask_all(when, {})]
     await asyncio.sleep(0.7)
     planned.append(await db.ask_all(when, {}))
